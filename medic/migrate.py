@@ -1,0 +1,96 @@
+"""Migrations: bring the schema to this version's, one process at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import OperationalError
+
+from medic.db import make_engine
+from medic.errors import Misconfigured, Unavailable
+from medic.partitions import make_partitions
+
+# Any number will do; it only has to be the same for every version of Medic.
+LOCK_ID = 0x6D65646963
+LOCK_WAIT = "120s"
+
+
+def upgrade(database_url: str, *, revision: str = "head") -> None:
+    """Migrate up, then make the partitions that are missing.  Others that try meanwhile wait.
+
+    :raises Unavailable: when another process migrates for more than two minutes.
+    :raises Misconfigured: when the database is of a later version, or PostgreSQL is older than 15.
+    """
+    with _alone(database_url) as (connection, config):
+        known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+        found = MigrationContext.configure(connection).get_current_revision()
+        connection.commit()
+        if found is not None and found not in known:
+            raise Misconfigured(
+                f"The database is at revision {found}, which this version does not know: run a newer Medic."
+            )
+        command.upgrade(config, revision)
+        make_partitions(connection)
+        connection.commit()
+
+
+def downgrade(database_url: str, *, revision: str) -> None:
+    """Migrate down to ``revision``; ``base`` empties the database."""
+    with _alone(database_url) as (_, config):
+        command.downgrade(config, revision)
+
+
+def pending(connection: Connection) -> list[str]:
+    """The revisions that the database lacks, oldest first."""
+    scripts = ScriptDirectory.from_config(_config())
+    found = MigrationContext.configure(connection).get_current_revision()
+    missing = []
+    for script in scripts.walk_revisions():
+        if script.revision == found:
+            break
+        missing.append(script.revision)
+    return missing[::-1]
+
+
+def _config() -> Config:
+    config = Config()
+    here = Path(__file__).parent
+    packaged = here / "migrations"
+    config.set_main_option(
+        "script_location", str(packaged if packaged.is_dir() else here.parent / "migrations")
+    )
+    return config
+
+
+@contextmanager
+def _alone(database_url: str) -> Iterator[tuple[Connection, Config]]:
+    engine = make_engine(database_url, component="medic-migrate")
+    try:
+        with engine.connect() as connection:
+            version = connection.execute(text("SHOW server_version_num")).scalar_one()
+            if int(version) < 150_000:
+                raise Misconfigured("PostgreSQL 15 or later is needed; this server is older.")
+            connection.execute(text(f"SET lock_timeout = '{LOCK_WAIT}'"))
+            connection.execute(text("SET statement_timeout = 0"))
+            try:
+                connection.execute(text("SELECT pg_advisory_lock(:id)"), {"id": LOCK_ID})
+            except OperationalError as error:
+                raise Unavailable("Another process is migrating; try again when it is done.") from error
+            connection.commit()
+            config = _config()
+            config.attributes["connection"] = connection
+            try:
+                yield connection, config
+            finally:
+                connection.rollback()
+                connection.execute(text("SELECT pg_advisory_unlock(:id)"), {"id": LOCK_ID})
+                connection.commit()
+    finally:
+        engine.dispose()
