@@ -115,6 +115,9 @@ class ServiceState(Base):
     last_signal_kind: Mapped[str | None]
     failures: Mapped[int] = mapped_column(Integer, server_default="0")
     successes: Mapped[int] = mapped_column(Integer, server_default="0")
+    # Every signal received up to here is judged.  Ingest, which holds the row's lock, gives no signal an
+    # arrival at or before it, so that none slips behind the sweep's cursor by committing late.
+    folded_until: Mapped[datetime] = mapped_column(server_default=text("now()"))
     # Whatever else the evaluator carries from call to call; only the sweep reads and writes it.
     carried: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
 

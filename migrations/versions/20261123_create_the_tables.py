@@ -503,6 +503,7 @@ def upgrade() -> None:
     sa.Column('last_signal_kind', sa.Text(), nullable=True),
     sa.Column('failures', sa.Integer(), server_default='0', nullable=False),
     sa.Column('successes', sa.Integer(), server_default='0', nullable=False),
+    sa.Column('folded_until', sa.DateTime(timezone=True), server_default=sa.text('now()'), nullable=False),
     sa.Column('carried', postgresql.JSONB(astext_type=sa.Text()), server_default=sa.text("'{}'::jsonb"), nullable=False),
     sa.CheckConstraint("NOT quiet OR (status = 'up' AND failures = 0)", name=op.f('ck_service_states_quiet_is_up')),
     sa.CheckConstraint("status IN ('new', 'up', 'late', 'down', 'paused')", name=op.f('ck_service_states_status')),

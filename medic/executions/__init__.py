@@ -1,0 +1,1 @@
+"""The execution protocol: PostgreSQL decides, Celery carries hints, and whoever comes late is fenced."""

@@ -1,0 +1,123 @@
+"""What a human does to an execution: cancel it, or settle a step that stands in doubt."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.orm import Session
+
+from medic import audit, machine
+from medic.errors import Conflict, NotFound
+from medic.models.executions import Approval, Execution, ExecutionStep, Lock
+
+
+def cancel(session: Session, *, execution_id: UUID, actor: audit.Actor, now: datetime) -> Execution:
+    """Cancel: at once when nobody acts; else when the running step ends (a running script is killed).
+
+    :raises NotFound: no such execution.
+    :raises Conflict: it has ended.
+    """
+    execution = _locked(session, execution_id)
+    if execution.state in machine.FINAL_STATES:
+        raise Conflict(f"The execution is {execution.state} already.")
+    if execution.cancel_requested_at is None:
+        execution.cancel_requested_at, execution.cancel_requested_by = now, str(actor)
+        audit.append(
+            session,
+            now=now,
+            actor=actor,
+            action="execution.cancel",
+            object_kind="execution",
+            object_id=execution_id,
+        )
+    if execution.owner is None:
+        error = {"code": "cancelled", "message": f"Cancelled by {actor}."}
+        end(session, execution, state="cancelled", error=error, now=now, rest="cancelled")
+    return execution
+
+
+def settle(
+    session: Session, *, execution_id: UUID, verdict: str, actor: audit.Actor, now: datetime,
+    output: dict[str, Any] | None = None,
+) -> Execution:  # fmt: skip
+    """Say what became of a step in doubt.
+
+    :param verdict: ``happened`` (go on behind it), ``retry`` (do it again) or ``fail``.
+    :raises NotFound: no such execution.
+    :raises Conflict: no step of it stands in doubt.
+    """
+    execution = _locked(session, execution_id)
+    if execution.state != "in_doubt":
+        raise Conflict(f"No step is in doubt; the execution is {execution.state}.")
+    step = session.get_one(ExecutionStep, (execution_id, execution.next_step))
+    audit.append(
+        session, now=now, actor=actor, action="execution.settle", object_kind="execution", object_id=execution_id,
+        detail={"verdict": verdict, "position": step.position},
+    )  # fmt: skip
+    if verdict == "fail":
+        step.state, step.ended_at = "failed", now
+        step.error = {"code": "settled", "message": f"Settled as failed by {actor}."}
+        end(
+            session,
+            execution,
+            state="failed",
+            error=step.error | {"step": step.name},
+            now=now,
+            rest="skipped",
+        )
+        return execution
+    if verdict == "happened":
+        step.state, step.ended_at, step.error = "completed", now, None
+        step.output = output
+        execution.next_step += 1
+        if execution.next_step == execution.step_count:
+            end(session, execution, state="completed", error=None, now=now, rest="skipped")
+            return execution
+    else:
+        step.state, step.error = "pending", None
+    execution.state, execution.waiting_for, execution.due_at = "waiting", "retry", now
+    return execution
+
+
+def end(
+    session: Session,
+    execution: Execution,
+    *,
+    state: str,
+    error: dict[str, Any] | None,
+    now: datetime,
+    rest: str,
+) -> None:
+    """Give an un-owned execution its final state; steps that have not ended become ``rest``."""
+    execution.state, execution.finished_at, execution.error = state, now, error
+    execution.due_at, execution.owner, execution.waiting_for = None, None, None
+    session.execute(
+        update(ExecutionStep)
+        .where(
+            ExecutionStep.execution_id == execution.id,
+            ExecutionStep.state.in_(["pending", "running", "waiting", "in_doubt"]),
+        )
+        .values(state=rest, ended_at=now)
+    )
+    session.execute(
+        update(Approval)
+        .where(Approval.execution_id == execution.id, Approval.state == "pending")
+        .values(state="void", decided_at=now, decided_by=str(audit.MEDIC))
+    )
+    session.execute(delete(Lock).where(Lock.execution_id == execution.id))
+    audit.append(
+        session, now=now, actor=audit.MEDIC, action=f"execution.{state}", object_kind="execution",
+        object_id=execution.id, detail=error or {},
+    )  # fmt: skip
+
+
+def _locked(session: Session, execution_id: UUID) -> Execution:
+    execution = session.scalars(
+        select(Execution).where(Execution.id == execution_id).with_for_update(key_share=True)
+    ).one_or_none()
+    if execution is None:
+        raise NotFound(f"There is no execution {execution_id}.")
+    return execution

@@ -1,0 +1,15 @@
+"""The playbook version that an execution is pinned to, parsed once per process."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from medic.playbook.document import Playbook
+from medic.playbook.grammar import parse
+from medic.steps import load_types
+
+
+@lru_cache(maxsize=256)
+def pinned(source: str) -> Playbook:
+    """A version's text never changes, so its parse may be kept."""
+    return parse(source, load_types()).playbook

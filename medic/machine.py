@@ -1,0 +1,205 @@
+"""Decide what an execution does after a step acted.  Pure: no clock, no database, no randomness.
+
+    pending_approval ──▶ running ──▶ completed
+           │               │  ▲ └──▶ failed
+           │               ▼  │
+           │            waiting      (timer, condition, retry, concurrency, lock)
+           ▼               │
+       cancelled ◀─────────┴── in_doubt   (nobody knows whether the step happened; a human settles it)
+
+A step's outcome and the row's counters go in; the columns to write come out.  ``medic.executions.claim``
+writes them, guarded, so that a decision made on stale facts changes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from medic.playbook.document import Retry, Step
+from medic.steps.base import AwaitApproval, Done, Failed, Outcome, Park
+
+GRACE = timedelta(seconds=60)
+GRACE_CAP = timedelta(minutes=10)
+MAX_LOSSES = 3
+REMINDER = timedelta(hours=1)
+"""How often a question that waits for a human comes up again."""
+
+FINAL_STATES = frozenset({"completed", "failed", "cancelled"})
+CHECKED_KINDS = frozenset({"heartbeat_received", "alert_resolved"})
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """The step did not act: its ``when`` said no, or the alert it was for is over."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """The alert is over: the execution ends here, and what remains is not done."""
+
+
+Result = Outcome | Skipped | Recovered
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What `record` writes."""
+
+    state: str
+    next_step: int
+    outcome: str
+    step_state: str
+    due_at: datetime | None = None
+    waiting_for: str | None = None
+    parks: bool = False
+    counts_try: bool = False
+    check: Json | None = None
+    output: Json | None = None
+    step_error: Json | None = None
+    error: Json | None = None
+    rest_error: Json | None = None
+    approval: AwaitApproval | None = None
+
+    @property
+    def is_final(self) -> bool:
+        return self.state in FINAL_STATES
+
+    @property
+    def step_ended(self) -> bool:
+        return self.step_state in {"completed", "failed", "skipped", "cancelled"}
+
+
+def grace(redispatches: int) -> timedelta:
+    """How long a dispatched step may stay unclaimed: 60 s, doubling to 10 min."""
+    return min(GRACE * 2 ** min(redispatches, 8), GRACE_CAP)
+
+
+def backoff(retry: Retry, tries: int, *, chance: float) -> timedelta:
+    """The pause before try number ``tries + 1``; ``chance`` in [0, 1) spreads it by the retry's jitter."""
+    pause = retry.backoff * min(retry.factor ** max(tries - 1, 0), 1e6)
+    spread = 1 + retry.jitter * (2 * chance - 1)
+    return min(pause * spread, timedelta(hours=24))
+
+
+def decide(
+    step: Step, result: Result, *, position: int, step_count: int, tries: int, now: datetime, chance: float
+) -> Decision:
+    """What follows from a step's result.
+
+    :param tries: failures of this step that were recorded before.
+    :param chance: a random number in [0, 1), for the jitter of a retry.
+    """
+    match result:
+        case Done(output=output):
+            return _advance(
+                position, step_count, now, outcome="completed", step_state="completed", output=output
+            )
+        case Skipped(reason=reason):
+            error = {"code": "skipped", "message": reason}
+            return _advance(
+                position, step_count, now, outcome="skipped", step_state="skipped", step_error=error
+            )
+        case Recovered():
+            why = {"code": "recovered", "message": "The alert was resolved before this step."}
+            return Decision(
+                "completed", position, outcome="skipped", step_state="skipped", step_error=why, rest_error=why
+            )
+        case Park(until=until, check=check):
+            reason = "condition" if check else "timer"
+            return Decision(
+                "waiting", position, outcome="parked", step_state="waiting", due_at=max(until, now),
+                waiting_for=reason, parks=True, check=check,
+            )  # fmt: skip
+        case AwaitApproval(timeout=timeout):
+            return Decision(
+                "pending_approval", position, outcome="parked", step_state="waiting", parks=True,
+                due_at=now + (timeout or REMINDER), approval=result,
+            )  # fmt: skip
+        case Failed():
+            return _fail(step, result, position, step_count, tries, now, chance)
+
+
+def _advance(
+    position: int, step_count: int, now: datetime, *, outcome: str, step_state: str,
+    output: Json | None = None, step_error: Json | None = None, counts_try: bool = False,
+) -> Decision:  # fmt: skip
+    last = position + 1 >= step_count
+    return Decision(
+        "completed" if last else "running",
+        position + 1,
+        outcome=outcome,
+        step_state=step_state,
+        due_at=None if last else now + GRACE,
+        output=output,
+        step_error=step_error,
+        counts_try=counts_try,
+    )
+
+
+def _fail(
+    step: Step, failed: Failed, position: int, step_count: int, tries: int, now: datetime, chance: float
+) -> Decision:
+    error = {"code": failed.code, "message": failed.message}
+    if failed.retryable and tries + 1 < step.retry.attempts:
+        return Decision(
+            "waiting", position, outcome="failed", step_state="waiting", waiting_for="retry", counts_try=True,
+            due_at=now + backoff(step.retry, tries + 1, chance=chance), output=failed.output, step_error=error,
+        )  # fmt: skip
+    if step.on_failure == "continue":
+        return _advance(
+            position, step_count, now, outcome="failed", step_state="failed", output=failed.output,
+            step_error=error, counts_try=True,
+        )  # fmt: skip
+    return Decision(
+        "failed",
+        position,
+        outcome="failed",
+        step_state="failed",
+        counts_try=True,
+        output=failed.output,
+        step_error=error,
+        error=error | {"step": step.name, "escalated": step.on_failure == "escalate"},
+        rest_error={"code": "not_reached", "message": f"Step {step.name} failed."},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What follows when the worker that held a step is gone."""
+
+    verdict: str  # retry | fail | ask
+    error: Json
+
+
+def after_loss(step: Step, *, losses: int) -> Loss:
+    """Apply the step's ``on_crash``; the third loss is final, whatever it says.
+
+    :param losses: how often this step's worker was lost before.
+    """
+    if losses + 1 >= MAX_LOSSES:
+        message = f"The worker was lost {losses + 1} times while this step ran."
+        return Loss("fail", {"code": "lost_workers", "message": message})
+    message = "The worker was lost while this step ran; whether it happened is unknown."
+    return Loss(step.on_crash, {"code": "lost", "message": message})
+
+
+def window(
+    steps: tuple[Step, ...], *, start: int, parked: bool, parking: frozenset[str], size: int = 20
+) -> range:
+    """The positions to publish as one chain: from ``start`` up to the next step that parks.
+
+    :param parked: the first step has parked already and now ends.
+    :param parking: the types that park.
+    """
+    end = start
+    while end < len(steps) and end - start < size:
+        end += 1
+        if steps[end - 1].type in parking and not (parked and end - 1 == start):
+            break
+    return range(start, end)
