@@ -85,7 +85,7 @@ class Keyring:
         if text is None or key_id is None:
             raise Unauthenticated("A valid API key is needed: Authorization: Bearer mdk_…")
         row = self._row(key_id)
-        genuine = api_keys.matches(self._pepper, text, row.digest if row else api_keys.DUMMY_DIGEST)
+        genuine = api_keys.matches(self._pepper, text, row.digest if row else None)
         if row is None or not genuine or row.revoked_at is not None or self._is_expired(row, now):
             raise Unauthenticated("A valid API key is needed: Authorization: Bearer mdk_…")
         patterns = tuple(row.service_patterns) if row.service_patterns is not None else None
@@ -126,12 +126,12 @@ def create_key(
         raise Invalid.at("scopes", f"must be some of: {', '.join(SCOPES)}")
     if expires_at is not None and expires_at <= now:
         raise Invalid.at("expires_at", "is in the past")
-    key_id, key = api_keys.mint(secrets.token_bytes)
+    minted = api_keys.mint(random=secrets.token_bytes(api_keys.RANDOM_BYTES))
     session.execute(
         insert(ApiKey).values(
-            id=key_id,
+            id=minted.public_id,
             name=name,
-            digest=api_keys.digest(pepper, key.get_secret_value()),
+            digest=api_keys.digest(pepper, minted.text.get_secret_value()),
             scopes=sorted(set(scopes)),
             service_patterns=service_patterns,
             created_by=str(actor),
@@ -140,10 +140,10 @@ def create_key(
         )
     )
     audit.append(
-        session, now=now, actor=actor, action="key.create", object_kind="key", object_id=key_id,
+        session, now=now, actor=actor, action="key.create", object_kind="key", object_id=minted.public_id,
         detail={"name": name, "scopes": sorted(set(scopes))},
     )  # fmt: skip
-    return key_id, key
+    return minted.public_id, minted.text
 
 
 def first_admin_key(database_url: str, pepper: bytes) -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
@@ -16,6 +16,7 @@ from medic import audit
 from medic.errors import Conflict, NotFound
 from medic.models.alerting import Alert, AlertTransition
 from medic.models.monitoring import ServiceState
+from medic.times import format_time
 
 
 def open_alert(
@@ -38,11 +39,12 @@ def open_alert(
 
 
 def change_reasons(
-    session: Session, *, alert_id: int, kind: str, reason: str, reasons: list[str], at: datetime, now: datetime,
+    session: Session, *, alert_id: int, kind: str, reason: str, at: datetime, now: datetime,
     evidence: dict[str, Any],
 ) -> None:  # fmt: skip
     """A reason joined or was cleared."""
-    session.execute(update(Alert).where(Alert.id == alert_id).values(reasons=reasons))
+    change = func.array_append if kind == "reason_joined" else func.array_remove
+    session.execute(update(Alert).where(Alert.id == alert_id).values(reasons=change(Alert.reasons, reason)))
     _record(session, alert_id, kind, reason=reason, at=at, now=now, evidence=evidence)
 
 
@@ -109,7 +111,11 @@ def resolve_by_hand(
     session.execute(
         update(ServiceState)
         .where(ServiceState.service_id == alert.service_id)
-        .values(due_at=now, quiet=False, carried=ServiceState.carried.op("||")({"resolved_by_hand": True}))
+        .values(
+            due_at=now,
+            quiet=False,
+            carried=ServiceState.carried.op("||")({"resolved_by_hand": format_time(now)}),
+        )
     )
     resolve(
         session, alert_id=alert_id, resolution="manual", at=now, now=now, evidence={"note": note},

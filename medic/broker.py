@@ -15,8 +15,6 @@ from celery.canvas import Signature
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from medic.telemetry.traces import publishing
-
 SYSTEM = "medic.system"
 DELIVERIES = "medic.deliveries"
 STEPS = "medic.steps"
@@ -56,12 +54,11 @@ def app() -> Celery:
 def publish_chain(links: list[Link], *, root_id: str, parent_id: str | None) -> bool:
     """Publish the links as one Celery chain; false when the broker did not take it."""
     steps = [_signature(link) for link in links]
-    with publishing():
-        try:
-            chain(*steps, app=app()).apply_async(root_id=root_id, parent_id=parent_id)
-        except (OperationalError, RedisError, OSError) as error:
-            log.warning("broker.publish_failed", execution_id=root_id, error=type(error).__name__)
-            return False
+    try:
+        chain(*steps, app=app()).apply_async(root_id=root_id, parent_id=parent_id)
+    except (OperationalError, RedisError, OSError) as error:
+        log.warning("broker.publish_failed", execution_id=root_id, error=type(error).__name__)
+        return False
     return True
 
 

@@ -138,8 +138,8 @@ class EgressRefused(MedicError):
 class EgressFailed(MedicError):
     """The address is allowed, but no whole answer came.
 
-    ``kind`` is ``timeout``, ``connect``, ``tls``, ``protocol`` or ``too_large``; ``sent`` is true unless
-    it is certain that not one byte of the request left.
+    ``kind`` is ``timeout``, ``connect``, ``tls``, ``protocol``, ``too_large`` or ``cancelled``; ``sent`` is
+    true unless it is certain that not one byte of the request left.
     """
 
     code = "egress_failed"

@@ -2,10 +2,12 @@
 
 Who may move ``due_at`` (the sweep alone computes it in every other case):
 
-    quiet row, `every`, success          ahead, to the success + every
-    failure, history, a start under      now, as the verdict may change
-    max_runtime; success while not up
-    anything else                        left alone
+    quiet row, `every`, a success in time       ahead, to the success + every; the row stays quiet
+    failure, history, start, a late success,    now, as the verdict may change
+    a success while not up
+    anything else                               left alone
+
+A row that is not quiet keeps its judged columns: the sweep folds the signals in, in their order.
 """
 
 from __future__ import annotations
@@ -34,7 +36,6 @@ class Watched:
     id: int
     name: str
     every_s: int | None
-    has_max_runtime: bool
     policy_version: int
 
 
@@ -59,11 +60,7 @@ class Signal:
     @property
     def stirs(self) -> bool:
         """The sweep has to look: the verdict may change."""
-        return (
-            self.kind == "fail"
-            or (self.is_history and self.kind in SUCCESSES)
-            or (self.kind == "start" and self.service.has_max_runtime)
-        )
+        return self.kind in {"fail", "start"} or (self.is_history and self.kind in SUCCESSES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,27 +76,30 @@ class Written:
 _WRITE = text(
     """
     WITH incoming AS MATERIALIZED (
-        SELECT *, nextval('heartbeats_id_seq') AS id
+        SELECT *
           FROM unnest(:ordinal, :service_id, :kind, :age, :run_id, :duration_ms, :exit_code, :message, :metrics,
                       :client_id, :every_s, :policy_version, :stirs, :is_life)
             AS t (ordinal, service_id, kind, age, run_id, duration_ms, exit_code, message, metrics,
                   client_id, every_s, policy_version, stirs, is_life)
     ), locked AS MATERIALIZED (
-        SELECT service_id, greatest(now(), folded_until + interval '1 microsecond') AS received_at
-          FROM service_states WHERE service_id = ANY(:service_id)
+        SELECT service_id, quiet, policy_version, due_at FROM service_states WHERE service_id = ANY(:service_id)
          ORDER BY service_id FOR NO KEY UPDATE
+    ), numbered AS MATERIALIZED (
+        -- Numbered under the lock: within a service, ids grow in the order of commits.
+        SELECT i.*, now() AS received_at, nextval('heartbeats_id_seq') AS id
+          FROM incoming i JOIN locked l USING (service_id)
+         ORDER BY i.ordinal
     ), taken AS (
         INSERT INTO heartbeat_ids (service_id, id, heartbeat_id, received_at)
-        SELECT i.service_id, i.client_id, i.id, l.received_at
-          FROM incoming i JOIN locked l USING (service_id)
-         WHERE i.client_id IS NOT NULL
-         ORDER BY i.service_id, i.client_id
+        SELECT service_id, client_id, id, received_at FROM numbered
+         WHERE client_id IS NOT NULL
+         ORDER BY service_id, client_id
             ON CONFLICT DO NOTHING
      RETURNING heartbeat_id
     ), fresh AS MATERIALIZED (
-        SELECT i.*, l.received_at, l.received_at - make_interval(secs => greatest(i.age, 0)) AS event_at
-          FROM incoming i JOIN locked l USING (service_id)
-         WHERE i.client_id IS NULL OR i.id IN (SELECT heartbeat_id FROM taken)
+        SELECT *, received_at - make_interval(secs => greatest(age, 0)) AS event_at
+          FROM numbered
+         WHERE client_id IS NULL OR id IN (SELECT heartbeat_id FROM taken)
     ), stored AS (
         INSERT INTO heartbeats (received_at, id, service_id, kind, event_at, run_id, duration_ms, exit_code,
                                 message, metrics)
@@ -108,28 +108,34 @@ _WRITE = text(
           FROM fresh ORDER BY ordinal
     ), summed AS (
         SELECT service_id, max(event_at) FILTER (WHERE is_life) AS success_at, max(event_at) AS signal_at,
-               (array_agg(kind ORDER BY event_at DESC, ordinal DESC))[1] AS last_kind,
+               (array_agg(kind ORDER BY event_at DESC, ordinal DESC))[1] AS last_kind, max(id) AS last_id,
                bool_or(stirs) AS stirs, min(every_s) AS every_s, min(policy_version) AS policy_version
           FROM fresh GROUP BY service_id ORDER BY service_id
+    ), judged AS (
+        SELECT m.*,
+               l.quiet AND NOT m.stirs AND (m.success_at IS NULL OR (
+                   l.policy_version = m.policy_version AND m.every_s IS NOT NULL AND now() < l.due_at)) AS stays_quiet
+          FROM summed m JOIN locked l USING (service_id)
     ), moved AS (
         UPDATE service_states s
-           SET last_success_at = greatest(s.last_success_at, m.success_at),
+           SET last_success_at = CASE WHEN m.stays_quiet THEN greatest(s.last_success_at, m.success_at)
+                                      ELSE s.last_success_at END,
+               folded_id = CASE WHEN m.stays_quiet THEN m.last_id ELSE s.folded_id END,
                last_signal_kind = CASE WHEN s.last_signal_at > m.signal_at THEN s.last_signal_kind ELSE m.last_kind END,
                last_signal_at = greatest(s.last_signal_at, m.signal_at),
-               quiet = s.quiet AND NOT m.stirs,
+               quiet = m.stays_quiet,
                due_at = CASE
                    WHEN s.status = 'paused' THEN s.due_at
-                   WHEN m.stirs OR (m.success_at IS NOT NULL AND s.status <> 'up')
+                   WHEN m.stays_quiet THEN greatest(s.due_at, m.success_at + make_interval(secs => m.every_s))
+                   WHEN m.stirs OR s.quiet OR (m.success_at IS NOT NULL AND s.status <> 'up')
                        THEN least(coalesce(s.due_at, now()), now())
-                   WHEN s.quiet AND s.policy_version = m.policy_version AND m.every_s IS NOT NULL
-                       THEN greatest(s.due_at, m.success_at + make_interval(secs => m.every_s))
                    ELSE s.due_at END
-          FROM summed m WHERE s.service_id = m.service_id
+          FROM judged m WHERE s.service_id = m.service_id
     )
-    SELECT i.ordinal, i.id, l.received_at, f.id IS NULL AS is_repeat
+    SELECT i.ordinal, n.id, n.received_at, f.id IS NULL AS is_repeat
       FROM incoming i
-      LEFT JOIN locked l USING (service_id)
-      LEFT JOIN fresh f ON f.id = i.id
+      LEFT JOIN numbered n ON n.ordinal = i.ordinal
+      LEFT JOIN fresh f ON f.id = n.id
      ORDER BY i.ordinal
     """
 ).bindparams(
@@ -197,7 +203,7 @@ def _first(session: Session, signal: Signal, repeat: Written) -> Written:
 
 _START = text(
     """
-    INSERT INTO runs (service_id, run_id, started_at) VALUES (:service, :run_id, :at)
+    INSERT INTO runs (service_id, run_id, started_at, start_id) VALUES (:service, :run_id, :at, :id)
     ON CONFLICT (service_id, run_id) DO NOTHING
     """
 )
@@ -205,7 +211,7 @@ _START = text(
 # The run named, or the newest open one without a name that had begun by then.
 _END = text(
     """
-    UPDATE runs SET state = :state, ended_at = greatest(:at, started_at), exit_code = :exit_code, due_at = NULL,
+    UPDATE runs SET state = :state, ended_at = greatest(:at, started_at), exit_code = :exit_code, end_id = :id,
            duration_ms = coalesce(:duration_ms,
                                   CAST(extract(epoch FROM greatest(:at, started_at) - started_at) * 1000 AS bigint))
      WHERE id = (SELECT id FROM runs
@@ -218,9 +224,9 @@ _END = text(
 
 _ENDED_UNSEEN = text(
     """
-    INSERT INTO runs (service_id, run_id, state, started_at, ended_at, exit_code, duration_ms)
+    INSERT INTO runs (service_id, run_id, state, started_at, ended_at, exit_code, duration_ms, start_id, end_id)
     VALUES (:service, :run_id, :state, :at - make_interval(secs => coalesce(:duration_ms, 0) / 1000.0), :at,
-            :exit_code, :duration_ms)
+            :exit_code, :duration_ms, :id, :id)
     ON CONFLICT (service_id, run_id) DO NOTHING
     """
 )
@@ -229,6 +235,7 @@ _ENDED_UNSEEN = text(
 def _follow_run(session: Session, signal: Signal, done: Written) -> None:
     assert done.received_at is not None
     values: dict[str, Any] = {
+        "id": done.id,
         "service": signal.service.id,
         "run_id": signal.run_id,
         "at": done.received_at - timedelta(seconds=max(signal.age_s, 0)),
@@ -248,9 +255,7 @@ def _follow_run(session: Session, signal: Signal, done: Written) -> None:
 def watched(session: Session, names: Sequence[str]) -> dict[str, Watched]:
     """The services of these names, as ingest needs them."""
     rows = session.execute(
-        text(
-            "SELECT id, name, every_s, max_runtime_s IS NOT NULL, policy_version FROM services WHERE name = ANY(:names)"
-        ),
+        text("SELECT id, name, every_s, policy_version FROM services WHERE name = ANY(:names)"),
         {"names": list(names)},
     )
     return {row[1]: Watched(*row) for row in rows}

@@ -146,7 +146,7 @@ def _fail(
     step: Step, failed: Failed, position: int, step_count: int, tries: int, now: datetime, chance: float
 ) -> Decision:
     error = {"code": failed.code, "message": failed.message}
-    if failed.retryable and tries + 1 < step.retry.attempts:
+    if step.retry.covers(failed.code, retryable=failed.retryable) and tries + 1 < step.retry.attempts:
         return Decision(
             "waiting", position, outcome="failed", step_state="waiting", waiting_for="retry", counts_try=True,
             due_at=now + backoff(step.retry, tries + 1, chance=chance), output=failed.output, step_error=error,

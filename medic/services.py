@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -54,6 +54,12 @@ class Policy:
             within=self.within_s, timezone=self.timezone, default_zone="UTC",
         )  # fmt: skip
 
+
+_JUDGED = (
+    "every_s", "cron", "on_calendar", "at_least", "within_s", "timezone", "grace_s", "max_runtime_s",
+    "failure_threshold", "recovery_threshold",
+)  # fmt: skip
+"""What the verdict depends on.  An edit of anything else must not start the schedule afresh."""
 
 _COLUMNS = frozenset(Policy.__dataclass_fields__) - {"team", "depends_on", "tags"}
 
@@ -106,10 +112,7 @@ def change(
     policy.check()
     service = _locked(session, name, if_match)
     values = _values(session, policy)
-    same_schedule = all(
-        getattr(service, column) == values[column]
-        for column in ("every_s", "cron", "on_calendar", "at_least", "within_s", "timezone", "grace_s")
-    )
+    same_schedule = all(getattr(service, column) == values[column] for column in _JUDGED)
     for column, value in values.items():
         setattr(service, column, value)
     if paused is not None and paused != (service.paused_at is not None):
@@ -190,6 +193,14 @@ def page(
     return list(session.execute(query).tuples())
 
 
+def count(session: Session, *, patterns: Sequence[str] | None = None) -> int:
+    """How many services there are, or how many that match."""
+    query = select(func.count()).select_from(Service)
+    if patterns is not None:
+        query = query.where(Service.name.regexp_match(names_regex(patterns)))
+    return session.scalar(query) or 0
+
+
 def names_regex(patterns: Sequence[str]) -> str:
     """A POSIX expression for names that match one of the globs; names hold no special characters but dots."""
     inner = "|".join(
@@ -211,14 +222,30 @@ def policy_of(service: Service, *, team: str | None, depends_on: tuple[str, ...]
 
 def names_around(session: Session, service: Service) -> tuple[str | None, tuple[str, ...]]:
     """The names of a service's team and parents."""
-    team = session.scalar(select(Team.name).where(Team.id == service.team_id)) if service.team_id else None
-    parents = session.scalars(
-        select(Service.name)
-        .join(ServiceDependency, ServiceDependency.parent_id == Service.id)
-        .where(ServiceDependency.service_id == service.id)
+    return names_around_all(session, [service])[service.id]
+
+
+def names_around_all(
+    session: Session, services: Sequence[Service]
+) -> dict[int, tuple[str | None, tuple[str, ...]]]:
+    """The names of each service's team and parents, in two queries."""
+    teams = dict(
+        session.execute(
+            select(Team.id, Team.name).where(
+                Team.id.in_({s.team_id for s in services if s.team_id is not None})
+            )
+        ).tuples()
+    )
+    parents: dict[int, list[str]] = {service.id: [] for service in services}
+    rows = session.execute(
+        select(ServiceDependency.service_id, Service.name)
+        .join(Service, ServiceDependency.parent_id == Service.id)
+        .where(ServiceDependency.service_id.in_(parents))
         .order_by(Service.name)
     )
-    return team, tuple(parents)
+    for service_id, name in rows:
+        parents[service_id].append(name)
+    return {s.id: (teams.get(s.team_id or 0), tuple(parents[s.id])) for s in services}
 
 
 def need_touch(allowed: bool, name: str) -> None:

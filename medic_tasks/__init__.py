@@ -1,0 +1,1 @@
+"""What acts: the Celery application, the beat schedule, sweeps, step tasks, housekeeping."""

@@ -40,7 +40,7 @@ def up(data_dir: Path, port: int | None, flower_port: int | None) -> None:
     stack = Stack(data_dir, os.environ, ports=ports, out=sys.stdout)
     requests.install()
     try:
-        stack.start()
+        stack.start(hurry=requests.hurry)
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     click.echo(greeting(stack, seconds=time.monotonic() - began))

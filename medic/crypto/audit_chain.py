@@ -20,7 +20,7 @@ from typing import Final, TypeAlias
 
 from medic.errors import Invalid
 
-Entry: TypeAlias = "str | int | bool | None | Sequence[Entry] | Mapping[str, Entry]"
+Entry: TypeAlias = "str | int | bool | Sequence[Entry] | Mapping[str, Entry] | None"
 
 MAX_INTEGER: Final = 2**53 - 1
 """RFC 8785 numbers are IEEE doubles; a larger whole number would not survive another reader."""

@@ -25,7 +25,8 @@ REPLAY_WINDOW: Final = 300
 SECRET_BYTES: Final = 32
 """What `webhook_secret` takes; Standard Webhooks allows 24 to 64."""
 
-_TIMESTAMP = re.compile(r"[0-9]{1,12}", re.ASCII)
+# No leading zeros: one time has one text, which is what was signed.
+_TIMESTAMP = re.compile(r"0|[1-9][0-9]{0,11}", re.ASCII)
 # No full stop: it separates the signed parts, and an id with one could be read as another id and time.
 _MESSAGE_ID = re.compile(r"[!-\-/-~]{1,256}", re.ASCII)
 _MAX_SIGNATURES = 16
@@ -53,8 +54,7 @@ def verify_slack(
     for key in keys:
         expected = sign_slack(key, timestamp=at, body=body).encode()
         found |= bool(key) and hmac.compare_digest(expected, given)
-    # The signed text holds the timestamp as it was written; leading zeros would make two texts of one time.
-    return found and str(at) == timestamp
+    return found
 
 
 def webhook_secret(random: bytes) -> SecretStr:
@@ -129,7 +129,7 @@ def verify_webhook(
         expected = base64.b64encode(_webhook_signature(key, message_id, at, body))
         for one in given:
             found |= bool(key) and hmac.compare_digest(expected, one)
-    return found and str(at) == timestamp
+    return found
 
 
 def same_secret(given: str | None, expected: SecretStr) -> bool:

@@ -130,8 +130,10 @@ class SafeClient:
         with contextlib.closing(connection):
             with failures(exchange, connecting=True):
                 connection.connect()
-            exchange.about_to_send()
+            if exchange.before_send is not None:
+                exchange.before_send()
             with failures(exchange):
+                exchange.sent = True
                 connection.timeout = exchange.watchdog.remaining
                 # A server may answer and hang up without having read it all; its answer is still there.
                 with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -147,7 +149,7 @@ class SafeClient:
                     if follow and response.status in STATUSES and len(locations) == 1:
                         return next_hop(hop, response.status, locations[0])
                     body, truncated = _read(response, max_body)
-                    fields = {name.lower(): value for name, value in response.headers.items()}
+                    fields = {name.lower(): value for name, value in response.headers.itermerged()}
                     return _Answer(response.status, fields, body, truncated)
 
     def _connection(self, exchange: Exchange, hop: Hop) -> JudgedHTTPConnection | JudgedHTTPSConnection:

@@ -35,7 +35,10 @@ class HeadersMalformed(http.client.HTTPException):
 
 
 class Exchange:
-    """What one request needs below urllib3, over all of its hops."""
+    """What one request needs below urllib3, over all of its hops.
+
+    ``sent`` is false only while it is certain that no byte of the request left.
+    """
 
     def __init__(
         self,
@@ -46,7 +49,7 @@ class Exchange:
     ) -> None:
         self._allow = allow
         self._resolver = resolver
-        self._before_send = before_send
+        self.before_send = before_send
         self.watchdog = watchdog
         self.sent = False
 
@@ -97,12 +100,6 @@ class Exchange:
                 return sock
         self.watchdog.check()
         raise failure or OSError("no address")
-
-    def about_to_send(self) -> None:
-        """Called when a hop is connected, before its first byte."""
-        if self._before_send is not None:
-            self._before_send()
-        self.sent = True
 
     def _closed(self, port: int) -> frozenset[Address]:
         found: set[Address] = set()

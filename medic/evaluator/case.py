@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -27,6 +27,7 @@ _MAX_EVIDENCE_INTERVALS = 20
 class Case:
     policy: Policy
     state: State
+    """This call's own copy, written in place."""
     blind: tuple[Interval, ...]
     """Merged, sorted, none beyond the call's `now`."""
     time: datetime
@@ -46,7 +47,7 @@ class Case:
         return self.state.base_at if last is None else max(self.state.base_at, last)
 
     def is_open(self, reason: Reason) -> bool:
-        return any(reason is known for known, _ in self.state.reasons)
+        return getattr(self.state, f"{reason.value}_since") is not None
 
     def is_blind(self, start: datetime, end: datetime) -> bool:
         """Whether Medic could not hear at some time between `start` and `end`."""
@@ -60,7 +61,8 @@ class Case:
         `finding(i)` says of the i-th of them (from 0) when it became true, and why.
         """
         before = self.state.failures
-        self.state = replace(self.state, failures=before + number, successes=0)
+        self.state.failures = before + number
+        self.state.successes = 0
         level = self.policy.failure_threshold
         if self.state.held_from is not None:
             level += self.state.held_from
@@ -70,7 +72,7 @@ class Case:
         if self.state.last_success_at is None and reason is not Reason.FAILED:
             if self.state.new_alerted:
                 return
-            self.state = replace(self.state, new_alerted=True)
+            self.state.new_alerted = True
         at, evidence = finding(crossing - 1)
         self.add(reason, at, {**evidence, "failures": before + crossing})
 
@@ -79,7 +81,9 @@ class Case:
         kind = Change.REASON_JOINED if self.state.reasons else Change.OPENED
         at = self._dated(at)
         self._emit(kind, reason, at, evidence)
-        self.state = replace(_with_reason(self.state, reason, at), held_from=None, changed_at=at)
+        self._set(reason, at)
+        self.state.held_from = None
+        self.state.changed_at = at
 
     def clear(self, reasons: Iterable[Reason], at: datetime, evidence: dict[str, Any]) -> None:
         """End those of `reasons` that are open; the alert is resolved with the last one."""
@@ -87,7 +91,8 @@ class Case:
             if not self.is_open(reason):
                 continue
             at = self._dated(at)
-            self.state = replace(_with_reason(self.state, reason, None), changed_at=at)
+            self._set(reason, None)
+            self.state.changed_at = at
             kind = Change.REASON_CLEARED if self.state.reasons else Change.RESOLVED
             self._emit(kind, reason, at, evidence)
 
@@ -97,22 +102,25 @@ class Case:
             at = self._dated(at)
             self._emit(Change.RESOLVED, Reason.PAUSED, at, {"because": "paused"})
             for reason, _ in self.state.reasons:
-                self.state = _with_reason(self.state, reason, None)
-            self.state = replace(self.state, changed_at=at)
+                self._set(reason, None)
+            self.state.changed_at = at
+
+    def _set(self, reason: Reason, at: datetime | None) -> None:
+        setattr(self.state, f"{reason.value}_since", at)
 
     def _dated(self, at: datetime) -> datetime:
         return at if self.state.changed_at is None else max(at, self.state.changed_at)
 
     def _emit(self, kind: Change, reason: Reason, at: datetime, evidence: dict[str, Any]) -> None:
         last = self.state.last_success_at
-        looked_at = [gap for gap in self.blind if gap.start < at and (last is None or gap.end > last)]
+        cut = [Interval(gap.start, min(gap.end, at)) for gap in self.blind if gap.start < at]
+        looked_at = [gap for gap in cut if last is None or gap.end > last]
         common = {
             "policy_version": self.policy.version,
             "last_success_at": None if last is None else format_time(last),
             "failures": self.state.failures,
             "blind": [
-                [format_time(gap.start), format_time(min(gap.end, at))]
-                for gap in looked_at[-_MAX_EVIDENCE_INTERVALS:]
+                [format_time(gap.start), format_time(gap.end)] for gap in looked_at[-_MAX_EVIDENCE_INTERVALS:]
             ],
         }
         self.transitions.append(Transition(kind, reason, at, common | evidence))
@@ -130,15 +138,3 @@ def merged(blind: Sequence[Interval], now: datetime) -> tuple[Interval, ...]:
         else:
             result.append(Interval(start, end))
     return tuple(result)
-
-
-def _with_reason(state: State, reason: Reason, at: datetime | None) -> State:
-    match reason:
-        case Reason.MISSED:
-            return replace(state, missed_since=at)
-        case Reason.FAILED:
-            return replace(state, failed_since=at)
-        case Reason.OVERRUN:
-            return replace(state, overrun_since=at)
-        case _:
-            return replace(state, too_few_since=at)

@@ -9,20 +9,18 @@ from typing import Any
 from medic.evaluator.values import RunMark, State, Status
 from medic.times import format_time, parse_time
 
-COLUMNS = frozenset(
-    {"status", "policy_version", "last_success_at", "last_signal_at", "failures", "successes"}
-)
+COLUMNS = frozenset({"status", "policy_version", "last_success_at", "failures", "successes", "folded_id"})
 """The fields of `State` that are columns of `service_states`; `carry` holds all others."""
 
-_NOT_TIMES = {"folded_id", "misses", "held_from", "new_alerted"}
+_NOT_TIMES = {"misses", "held_from", "new_alerted"}
 
 
 def carry(state: State) -> dict[str, Any]:
-    """The fields that are no columns, JSON-able; unset ones are left out."""
+    """The fields that are no columns, JSON-able; those at their default are left out."""
     carried: dict[str, Any] = {}
     for field in fields(State):
         value = getattr(state, field.name)
-        if field.name in COLUMNS or value is None or value in {0, ()}:
+        if field.name in COLUMNS or value == field.default:
             continue
         if field.name == "marks":
             value = [[mark.key, mark.later_successes, mark.overrun] for mark in state.marks]
@@ -36,9 +34,9 @@ def restore(
     status: str,
     policy_version: int,
     last_success_at: datetime | None,
-    last_signal_at: datetime | None,
     failures: int,
     successes: int,
+    folded_id: int,
 ) -> State:
     """The state again from the columns and what `carry` made."""
     rest: dict[str, Any] = {
@@ -51,9 +49,9 @@ def restore(
         status=Status(status),
         policy_version=policy_version,
         last_success_at=last_success_at,
-        last_signal_at=last_signal_at,
         failures=failures,
         successes=successes,
+        folded_id=folded_id,
         marks=marks,
         **rest,
     )

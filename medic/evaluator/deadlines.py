@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import islice, takewhile
 from typing import Any
@@ -23,7 +22,9 @@ def judge_every(case: Case, period: timedelta, until: datetime) -> None:
         if gap.end <= case.anchor or gap.start >= until:
             continue
         _count_grid(case, period, min(until, gap.start))
-        case.state = replace(case.state, base_at=min(gap.end, until), misses=0, missed_at=None)
+        case.state.base_at = min(gap.end, until)
+        case.state.misses = 0
+        case.state.missed_at = None
     _count_grid(case, period, until)
 
 
@@ -43,7 +44,7 @@ def _count_grid(case: Case, period: timedelta, until: datetime) -> None:
     last = (until - grace - anchor) // period
     if last < first:
         return
-    case.state = replace(case.state, judged_until=anchor + last * period)
+    case.state.judged_until = anchor + last * period
     history = case.state.history_at
     if history is not None and history > anchor:
         # A deadline is disproved when the one before it is older than the proof.
@@ -68,13 +69,15 @@ def judge_calendar(case: Case, schedule: Calendar, until: datetime) -> None:
         if case.is_blind(span_start, at + grace):
             _count_missed(case, missed, len(missed))
             missed = []
-            case.state = replace(case.state, base_at=max(at, case.state.base_at), misses=0, missed_at=None)
+            case.state.base_at = max(at, case.state.base_at)
+            case.state.misses = 0
+            case.state.missed_at = None
         elif history is None or history <= span_start:
             missed.append(at)
         span_start = at
     _count_missed(case, missed, len(missed))
     if judged is not None:
-        case.state = replace(case.state, judged_until=judged)
+        case.state.judged_until = judged
 
 
 def floor(case: Case) -> datetime:
@@ -95,7 +98,7 @@ def settle(case: Case, schedule: Calendar, event_at: datetime) -> datetime:
         is_within_grace = event_at <= before + case.policy.grace
         if is_awaited or is_within_grace or event_at - before < own - event_at:
             own = before
-    case.state = replace(case.state, judged_until=max(event_at, own, floor(case)))
+    case.state.judged_until = max(event_at, own, floor(case))
     return own
 
 
@@ -109,18 +112,15 @@ def disprove(case: Case, schedule: Every | Calendar, signal: Signal) -> None:
     remaining = min(state.misses, _misses_after(case, schedule, event_at))
     failures = state.failures - (state.misses - remaining)
     if remaining == state.misses:
-        case.state = replace(state, history_at=newest)
+        case.state.history_at = newest
         return
-    case.state = replace(
-        state,
-        history_at=newest,
-        failures=failures,
-        misses=remaining,
-        missed_at=state.missed_at if remaining else None,
-    )
+    case.state.history_at = newest
+    case.state.failures = failures
+    case.state.misses = remaining
+    case.state.missed_at = state.missed_at if remaining else None
     if failures < case.policy.failure_threshold:
         if case.is_open(Reason.MISSED):
-            case.state = replace(case.state, new_alerted=False)
+            case.state.new_alerted = False
         evidence = {"because": "disproved", "signal": signal.id, "event_at": format_time(event_at)}
         case.clear([Reason.MISSED], signal.event_at, evidence)
 
@@ -169,5 +169,6 @@ def _count_missed(case: Case, missed: list[datetime], number: int, period: timed
             "grace": format_duration(grace),
         }
 
-    case.state = replace(case.state, misses=case.state.misses + number, missed_at=missed[-1])
+    case.state.misses = case.state.misses + number
+    case.state.missed_at = missed[-1]
     case.count(Reason.MISSED, number, finding)

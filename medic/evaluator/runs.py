@@ -102,7 +102,7 @@ def end_run(case: Case, signal: Signal) -> None:
         matching = [run for run in case.open_runs if run.run_id is None and run.started_at <= signal.event_at]
         last = case.state.last_end_at
         newest = signal.event_at if last is None else max(last, signal.event_at)
-        case.state = replace(case.state, last_end_at=newest)
+        case.state.last_end_at = newest
     if matching:
         _close(case, matching[-1], event, max(signal.event_at, matching[-1].started_at), signal)
 
@@ -140,7 +140,7 @@ def _timers(case: Case) -> list[tuple[datetime, bool, OpenRun]]:
         timers.append((run.started_at + lost_after, True, run))
         moment = None if case.policy.paused or case.marks[run.key].overrun else overruns_at(case, run)
         # A start that arrives when its time is over already says nothing: its end may be on the way.
-        if moment is not None and moment > case.time:
+        if moment is not None and moment >= case.time:
             timers.append((moment, False, run))
     return timers
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -24,11 +23,8 @@ def arrivals(signals: Iterable[Signal], folded_id: int) -> Iterator[Signal]:
 
 def fold(case: Case, signal: Signal) -> None:
     """Take one signal in; `case.time` is when it counts as arrived."""
-    case.state = replace(
-        case.state,
-        folded_id=max(case.state.folded_id, signal.id),
-        last_signal_at=_later(case.state.last_signal_at, signal.event_at),
-    )
+    case.state.folded_id = max(case.state.folded_id, signal.id)
+    case.state.last_signal_at = _later(case.state.last_signal_at, signal.event_at)
     if signal.kind is Kind.START:
         start_run(case, signal)
     if signal.kind in {Kind.START, Kind.LOG}:
@@ -55,9 +51,8 @@ def _remember(case: Case, signal: Signal) -> None:
 
 def _succeed(case: Case, signal: Signal) -> None:
     state, schedule = case.state, case.policy.schedule
-    case.state = replace(
-        state, last_success_at=_later(state.last_success_at, signal.event_at), new_alerted=False
-    )
+    case.state.last_success_at = _later(state.last_success_at, signal.event_at)
+    case.state.new_alerted = False
     if not isinstance(schedule, AtLeast | Every):
         settle(case, schedule, signal.event_at)
     if isinstance(schedule, AtLeast):
@@ -65,24 +60,27 @@ def _succeed(case: Case, signal: Signal) -> None:
     if state.last_failure_at is not None and signal.event_at < state.last_failure_at:
         return  # A newer failure has overtaken it.
     if case.state.short_since is None:
-        case.state = replace(case.state, failures=0, held_from=None)
-    case.state = replace(case.state, misses=0, missed_at=None, failed_for=None)
+        case.state.failures = 0
+        case.state.held_from = None
+    case.state.misses = 0
+    case.state.missed_at = None
+    case.state.failed_for = None
     broken = [reason for reason in (Reason.MISSED, Reason.FAILED) if case.is_open(reason)]
     if not broken:
         return
     successes = case.state.successes + 1
-    case.state = replace(case.state, successes=successes)
+    case.state.successes = successes
     if successes >= case.policy.recovery_threshold:
         case.clear(
             broken, signal.event_at, _evidence(signal) | {"because": "recovered", "successes": successes}
         )
-        case.state = replace(case.state, successes=0)
+        case.state.successes = 0
 
 
 def _fail(case: Case, signal: Signal) -> None:
     state, schedule = case.state, case.policy.schedule
     event_at = signal.event_at
-    case.state = replace(state, last_failure_at=_later(state.last_failure_at, event_at))
+    case.state.last_failure_at = _later(state.last_failure_at, event_at)
     if state.last_success_at is not None and event_at < state.last_success_at:
         return  # A newer success has overtaken it.
     counts = True
@@ -92,12 +90,14 @@ def _fail(case: Case, signal: Signal) -> None:
     elif not isinstance(schedule, AtLeast):
         own = settle(case, schedule, event_at)
         counts = own not in {state.missed_at, state.failed_for}
-        case.state = replace(case.state, failed_for=own)
+        case.state.failed_for = own
     if not isinstance(schedule, AtLeast):
-        case.state = replace(case.state, base_at=max(state.base_at, event_at), misses=0, missed_at=None)
+        case.state.base_at = max(state.base_at, event_at)
+        case.state.misses = 0
+        case.state.missed_at = None
     if not counts:
         # The counter stands; taking one back and counting it again lets the reason join.
-        case.state = replace(case.state, failures=max(case.state.failures - 1, 0))
+        case.state.failures = max(case.state.failures - 1, 0)
     evidence = _evidence(signal) | {"because": "failed", "exit_code": signal.exit_code}
     case.count(Reason.FAILED, 1, lambda _: (event_at, evidence))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from copy import copy
 from datetime import datetime
 
 from medic.evaluator.case import Case, merged
@@ -33,7 +33,7 @@ def evaluate(
         and to the last success; one that has not ended ends at `now`.
     """
     now = max(now, state.folded_until)
-    case = Case(policy=policy, state=state, blind=merged(blind, now), time=state.folded_until)
+    case = Case(policy=policy, state=copy(state), blind=merged(blind, now), time=state.folded_until)
     if isinstance(policy.schedule, AtLeast):
         case.window = sorted(s.event_at for s in signals if s.id <= state.folded_id and s.is_success)
     load_runs(case, runs)
@@ -95,17 +95,15 @@ def _verdict(case: Case, now: datetime) -> Verdict:
         and case.state.held_from is None
         and not case.open_runs
     )
-    marks = tuple(case.marks[key] for key in sorted(case.marks))
-    final = replace(
-        case.state,
-        status=status,
-        folded_until=now,
-        last_signal_at=max(
-            filter(None, (case.state.last_signal_at, case.state.last_success_at)), default=None
-        ),
-        marks=marks,
-    )
-    return Verdict(final, tuple(case.transitions), tuple(case.run_changes), min(due, default=None), quiet)
+    state = case.state
+    state.status = status
+    if isinstance(policy.schedule, Every):
+        # One form for one meaning: what ingest pushed ahead by itself reads the same afterwards.
+        state.base_at = case.anchor
+    state.folded_until = now
+    state.last_signal_at = max(filter(None, (state.last_signal_at, state.last_success_at)), default=None)
+    state.marks = tuple(case.marks[key] for key in sorted(case.marks))
+    return Verdict(state, tuple(case.transitions), tuple(case.run_changes), min(due, default=None), quiet)
 
 
 def _status(case: Case, *, is_late: bool) -> Status:

@@ -94,7 +94,8 @@ class Signal:
 @dataclass(frozen=True, slots=True)
 class OpenRun:
     """A run as stored.  `id` is None for one that this call opened; `ended_at` is set on a closed one
-    that is given only so that a late start with its `run_id` does not open it again."""
+    that is given only so that a late start with its `run_id` does not open it again.
+    """
 
     id: int | None
     run_id: str | None
@@ -123,9 +124,12 @@ class Interval:
     end: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class State:
-    """What is kept of a service from call to call.  `columns.py` writes it to the row and back."""
+    """What is kept of a service from call to call.  `columns.py` writes it to the row and back.
+
+    Not frozen, for speed: a call works on a copy of its own and never alters the one it was given.
+    """
 
     status: Status
     policy_version: int

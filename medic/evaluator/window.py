@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bisect import bisect_right, insort
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -37,9 +36,12 @@ def add_success(case: Case, schedule: AtLeast, signal: Signal) -> None:
     insort(case.window, signal.event_at)
     if case.state.short_since is None or _heard(case, schedule, case.time) < schedule.count:
         return
-    case.state = replace(
-        case.state, short_since=None, judged_until=None, failures=0, held_from=None, misses=0, missed_at=None
-    )
+    case.state.short_since = None
+    case.state.judged_until = None
+    case.state.failures = 0
+    case.state.held_from = None
+    case.state.misses = 0
+    case.state.missed_at = None
     evidence = _evidence(case, schedule, case.time) | {"because": "enough", "signal": signal.id}
     case.clear([Reason.TOO_FEW], signal.event_at, evidence)
 
@@ -47,7 +49,9 @@ def add_success(case: Case, schedule: AtLeast, signal: Signal) -> None:
 def _start_afresh(case: Case, at: datetime) -> None:
     is_open = case.is_open(Reason.TOO_FEW)
     short_since = case.state.short_since if is_open else None
-    case.state = replace(case.state, base_at=at, judged_until=None, short_since=short_since)
+    case.state.base_at = at
+    case.state.judged_until = None
+    case.state.short_since = short_since
 
 
 def _armed_at(case: Case, schedule: AtLeast) -> datetime:
@@ -71,7 +75,7 @@ def _judge_heard(case: Case, schedule: AtLeast, until: datetime) -> None:
         short_at = max(_drops_at(case, schedule) or case.time, _armed_at(case, schedule))
         if short_at > until:
             return
-        case.state = replace(case.state, short_since=short_at)
+        case.state.short_since = short_at
     _count_short(case, schedule, until)
 
 
@@ -91,7 +95,7 @@ def _count_short(case: Case, schedule: AtLeast, until: datetime) -> None:
         at = first + index * within
         return at, _evidence(case, schedule, at) | {"because": "too_few"}
 
-    case.state = replace(state, judged_until=first + (number - 1) * within)
+    case.state.judged_until = first + (number - 1) * within
     case.count(Reason.TOO_FEW, number, finding)
 
 

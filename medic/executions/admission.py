@@ -244,7 +244,7 @@ def _take_lock(
     """``lock`` when another execution holds the lock; nothing when it is ours or none is asked."""
     if document.lock is None:
         return None
-    name = document.lock.render(Scope(variables=variables)).text
+    name = document.lock.render(Scope(variables=variables)).value
     taken = session.execute(
         upsert(Lock)
         .values(name=name, execution_id=execution_id, taken_at=now)

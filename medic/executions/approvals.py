@@ -20,6 +20,7 @@ from medic.executions.pinned import pinned
 from medic.executions.plan import plan_of
 from medic.models.executions import Approval, Execution
 from medic.models.playbooks import PlaybookVersion
+from medic.steps.base import AwaitApproval
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,10 @@ class Decided:
     state: str
 
 
-def ask(session: Session, *, execution_id: UUID, position: int | None, now: datetime) -> None:
+def ask(
+    session: Session, *, execution_id: UUID, position: int | None, now: datetime,
+    question: AwaitApproval | None = None,
+) -> None:  # fmt: skip
     """Put the question: before the first step (``position`` None) or at an approval step.
 
     A question with a timeout decides itself when the time is over; one without is brought up again.
@@ -36,23 +40,20 @@ def ask(session: Session, *, execution_id: UUID, position: int | None, now: date
     execution = session.get_one(Execution, execution_id)
     version = session.get_one(PlaybookVersion, (execution.playbook_id, execution.playbook_version))
     document = pinned(version.source)
-    if position is None:
-        timeout, on_timeout, message = document.approval.timeout, "approve", ""
-    else:
-        spec = document.steps[position].spec
-        timeout, on_timeout, message = spec.timeout, spec.on_timeout, spec.message
+    question = question or AwaitApproval(document.approval.timeout, "approve", "")
+    timeout = question.timeout
     plan = plan_of(document, execution, start=position or 0)
     execution.due_at = now + (timeout or machine.REMINDER)
     session.add(
         Approval(
             execution_id=execution_id,
             position=position,
-            message=message,
+            message=question.message,
             plan=plan,
             plan_digest=hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest(),
             requested_at=now,
             expires_at=now + timeout if timeout else None,
-            on_timeout=on_timeout if timeout else None,
+            on_timeout=question.on_timeout if timeout else None,
         )
     )
     audit.append(

@@ -53,6 +53,7 @@ _RAISE = text(
            due_at = now() + :grace, dispatched_at = now()
      WHERE e.id = :id AND e.epoch = :epoch AND e.owner IS NULL AND e.state IN ('running', 'waiting')
        AND e.cancel_requested_at IS NULL AND (NOT :due OR e.due_at <= :now)
+       AND coalesce(e.waiting_for, '') NOT IN ('concurrency', 'lock')
     """
     + _RETURNING
 )

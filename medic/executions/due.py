@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -106,9 +107,9 @@ def sweep(engine: Engine, *, oldest_dispatch: OldestDispatch, judge_leases: bool
         swept.seen += 1
         if row["owned"]:
             if judge_leases:
-                swept.taken_over += in_transaction(engine, lambda session, row=row: _lost(session, row))
+                swept.taken_over += in_transaction(engine, partial(_lost, row=row))
             continue
-        ready = in_transaction(engine, lambda session, row=row: _step_on(session, row, now, oldest_dispatch))
+        ready = in_transaction(engine, partial(_step_on, row=row, now=now, oldest_dispatch=oldest_dispatch))
         if ready is not None:
             swept.published += publish(engine, ready)
     return swept
@@ -121,11 +122,13 @@ def _find(session: Session) -> tuple[list[Any], datetime]:
     return list(session.execute(_DUE, {"batch": BATCH}).mappings()), now
 
 
-def _lost(session: Session, row: Any) -> bool:
+def _lost(session: Session, *, row: Any) -> bool:
     return take_over(session, execution_id=row["id"], epoch=row["epoch"])
 
 
-def _step_on(session: Session, row: Any, now: datetime, oldest_dispatch: OldestDispatch) -> Dispatch | None:
+def _step_on(
+    session: Session, *, row: Any, now: datetime, oldest_dispatch: OldestDispatch
+) -> Dispatch | None:
     """One transaction for one un-owned row; what it returns is published after the commit."""
     execution_id: UUID = row["id"]
     epoch: int = row["epoch"]

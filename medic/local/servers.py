@@ -10,6 +10,7 @@ from typing import Self
 from medic.local.folder import DataFolder
 from medic.local.leftovers import end_leftovers
 from medic.local.postgres import Postgres
+from medic.local.program import Program
 from medic.local.stream import LogStream
 from medic.local.supervisor import Supervisor
 from medic.local.valkey import Valkey
@@ -89,21 +90,22 @@ class Servers:
         stream = self.supervisor.stream
         for line in end_leftovers(self.folder.path, self.folder.postgres / "cluster"):
             stream.say("medic", line)
-        names = []
         want_postgres, want_valkey = self._wanted
-        if want_valkey:  # first: it starts while PostgreSQL makes its cluster
+        if want_valkey:
             self._valkey = Valkey(self.folder)
-            names.append(self.supervisor.start(self._valkey.program()).program.name)
+            self._run(self._valkey.program())
         if want_postgres:
             self._postgres = Postgres(self.folder, durable=self._durable)
-            names.append(self.supervisor.start(self._postgres.prepare()).program.name)
-        self.supervisor.await_ready(
-            names,
-            within=_READY_WITHIN,
-            on_ready=lambda name, seconds: stream.say(name, f"ready in {seconds:.1f} s"),
-        )
-        if self._postgres is not None:
+            self._run(self._postgres.prepare())
             self._postgres.create_database()
+
+    def _run(self, program: Program) -> None:
+        self.supervisor.start(program)
+        self.supervisor.await_ready(
+            [program.name],
+            within=_READY_WITHIN,
+            on_ready=lambda name, seconds: self.supervisor.stream.say(name, f"ready in {seconds:.1f} s"),
+        )
 
     def __enter__(self) -> Self:
         self.start()

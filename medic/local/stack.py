@@ -82,9 +82,10 @@ class Stack:
         """The file, mode 0600, that holds the admin key of the first start."""
         return self.servers.folder.admin_key
 
-    def start(self) -> None:
+    def start(self, *, hurry: threading.Event | None = None) -> None:
         """Start everything and wait until it is ready.
 
+        :param hurry: as for `stop`, for the case that the start fails or is interrupted.
         :raises MedicError: when a port, the data folder, a key, a server or a process does not let it;
             everything that was started is stopped again.
         """
@@ -97,7 +98,7 @@ class Stack:
             self._migrate()
             self._start_components()
         except BaseException:
-            self.stop()
+            self.stop(hurry=hurry)
             raise
 
     def watch(self, until: threading.Event) -> None:

@@ -111,13 +111,14 @@ class ServiceState(Base):
     quiet: Mapped[bool] = mapped_column(server_default=text("false"))
     policy_version: Mapped[int] = mapped_column(BigInteger, server_default="1")
     last_success_at: Mapped[datetime | None]
+    # For display: the newest signal of any kind, whether it was judged or not.
     last_signal_at: Mapped[datetime | None]
     last_signal_kind: Mapped[str | None]
     failures: Mapped[int] = mapped_column(Integer, server_default="0")
     successes: Mapped[int] = mapped_column(Integer, server_default="0")
-    # Every signal received up to here is judged.  Ingest, which holds the row's lock, gives no signal an
-    # arrival at or before it, so that none slips behind the sweep's cursor by committing late.
-    folded_until: Mapped[datetime] = mapped_column(server_default=text("now()"))
+    # The cursor: signals up to this id are judged.  Ids grow in commit order within a service, as ingest
+    # numbers them under this row's lock.
+    folded_id: Mapped[int] = mapped_column(BigInteger, server_default="0")
     # Whatever else the evaluator carries from call to call; only the sweep reads and writes it.
     carried: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
 
@@ -186,7 +187,9 @@ class Run(Base):
     ended_at: Mapped[datetime | None]
     duration_ms: Mapped[int | None] = mapped_column(BigInteger)
     exit_code: Mapped[int | None] = mapped_column(SmallInteger)
-    due_at: Mapped[datetime | None]
+    # The signals that opened and ended it: the sweep judges runs as they stood at its cursor.
+    start_id: Mapped[int | None] = mapped_column(BigInteger)
+    end_id: Mapped[int | None] = mapped_column(BigInteger)
 
     __table_args__ = (
         CheckConstraint("state IN ('open', 'completed', 'failed', 'lost')", name="state"),
@@ -195,7 +198,6 @@ class Run(Base):
         UniqueConstraint("service_id", "run_id"),
         Index("ix_runs_service_started", "service_id", "started_at"),
         Index("ix_runs_open", "service_id", "started_at", postgresql_where=text("state = 'open'")),
-        Index("ix_runs_due", "due_at", postgresql_where=text("due_at IS NOT NULL")),
     )
 
 

@@ -168,7 +168,12 @@ def _fit(value: Json, reference: Reference, place: Place) -> str:
         raise Invalid(f"{reference} stands for the port, and its value is no number")
     if place == "path" and not text:
         raise Invalid(f"{reference} is empty, which would make the URL another one")
-    return quote(text, safe="") if place in {"path", "query"} else text
+    if place not in {"path", "query"}:
+        return text
+    try:
+        return quote(text, safe="", errors="strict")
+    except UnicodeEncodeError:
+        raise Invalid(f"{reference} has half a character in it") from None
 
 
 def _as_base(text: str, reference: Reference, *, following: str | Reference) -> str:

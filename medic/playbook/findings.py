@@ -12,6 +12,11 @@ from medic.errors import Invalid, Problem
 from medic.playbook.scope import Reference
 from medic.playbook.source import place_of
 
+# Each needs a look at the text or at near words; without a cap a hostile document would buy minutes of it.
+_MOST_PROBLEMS = 100
+_MOST_MENTIONS = 2_000
+_LONGEST_WORD = 64
+
 
 @dataclass(frozen=True, slots=True)
 class Mention:
@@ -32,6 +37,12 @@ class Findings:
     warnings: list[Problem] = field(default_factory=list)
     mentions: list[Mention] = field(default_factory=list)
     declared: frozenset[str] = frozenset()
+    _crowded: bool = False
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there are so many problems that more would not help anybody."""
+        return len(self.problems) >= _MOST_PROBLEMS
 
     def problem(self, node: Node, path: str, message: str, *, near: str = "") -> None:
         self.problems.append(Problem(path, message, *self._place(node, near)))
@@ -42,6 +53,11 @@ class Findings:
     def mention(self, node: Node, path: str, references: Iterable[Reference]) -> None:
         """Note references that stand in a scalar, each at its own column where that can be told."""
         for reference in references:
+            if len(self.mentions) >= _MOST_MENTIONS:
+                if not self._crowded:
+                    self._crowded = True
+                    self.problem(node, path, f"has more than {_MOST_MENTIONS:,} references in all")
+                return
             self.mentions.append(Mention(reference, path, *self._place(node, str(reference))))
 
     def problem_at(self, mention: Mention, message: str) -> None:
@@ -58,7 +74,7 @@ class Findings:
             raise self._invalid()
 
     def _invalid(self) -> Invalid:
-        problems = tuple(sorted(self.problems, key=lambda p: (p.line or 0, p.column or 0)))
+        problems = tuple(sorted(self.problems[:_MOST_PROBLEMS], key=lambda p: (p.line or 0, p.column or 0)))
         first = problems[0]
         path = f"{first.path}: " if first.path else ""
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
@@ -78,7 +94,7 @@ class Findings:
 def suggest(word: str, known: Iterable[str]) -> str:
     """The end of a message: the nearest known word, or else all of them when they are few."""
     options = sorted(known)
-    near = difflib.get_close_matches(word, options, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(word[:_LONGEST_WORD], options, n=1, cutoff=0.6)
     if near:
         return f"; did you mean '{near[0]}'?"
     return f"; known: {', '.join(options)}" if 0 < len(options) <= 24 else ""

@@ -51,8 +51,9 @@ def _read(reader: Reader, types: Mapping[str, StepGrammar], longest_step: timede
     variables = read_variables(reader)
     lock = _read_lock(reader)
     steps = read_steps(reader, types, longest_step)
-    for mention in findings.mentions:
-        _check_variable(mention, findings)
+    if not findings.problems:
+        for mention in findings.mentions:
+            _check_variable(mention, findings)
     metadata = reader.plain("metadata")
     if not isinstance(metadata, dict):
         if metadata is not None:

@@ -48,7 +48,7 @@ class Reader:
     def finish(self) -> None:
         """Refuse the keys that nobody asked for."""
         for key, (key_node, _) in self._entries.items():
-            if key not in self._asked:
+            if key not in self._asked and not self.findings.is_full:
                 self.findings.problem(
                     key_node, self.at(key), f"unknown key '{key}'" + suggest(key, self._asked)
                 )

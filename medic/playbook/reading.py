@@ -10,6 +10,8 @@ from medic.playbook.scope import Json
 from medic.playbook.source import is_allowed, is_merge, scalar
 from medic.playbook.template import EMPTY, Listed, Mapped, Template, Tree, parse_template
 
+_LONGEST_KEY = 256
+
 Entries = dict[str, tuple[Node, Node]]
 
 
@@ -36,6 +38,8 @@ def merged_entries(node: MappingNode, path: str, findings: Findings) -> Entries:
             _merge(value, path, findings, inherited)
         elif not isinstance(key, ScalarNode):
             findings.problem(key, path, "a key must be a single value")
+        elif len(key.value) > _LONGEST_KEY:
+            findings.problem(key, path, f"a key is longer than {_LONGEST_KEY} characters")
         elif key.value in own:
             findings.problem(key, _below(path, key.value), f"the key '{key.value}' is there twice")
         else:

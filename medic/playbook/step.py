@@ -64,6 +64,8 @@ def _check_name(reader: Reader, title: str, name: str, *, seen: list[str]) -> No
 def _check_earlier(findings: Findings, since: int, names: list[str], position: int) -> None:
     for mention in findings.mentions[since:]:
         step = mention.reference.name
+        if findings.is_full:
+            return
         if mention.reference.kind != "step" or step in names[:position]:
             continue
         why = (

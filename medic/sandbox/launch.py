@@ -118,7 +118,7 @@ class Launch:
         answer = self._answer(deadline, should_stop)
         # The tree is dead, so the pipes end by themselves; the bound is for a holder beyond our reach.
         drained = time.monotonic() + 2
-        while self._open.intersection(self._streams) and time.monotonic() < drained:
+        while self._open.intersection((self._report, *self._streams)) and time.monotonic() < drained:
             self._turn()
         self._end = answer.get("end", {})
         return answer

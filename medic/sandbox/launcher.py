@@ -84,8 +84,13 @@ class Events:
 
 
 def say(report: int, **message: object) -> None:
+    pass_on(report, json.dumps(message).encode() + b"\n")
+
+
+def pass_on(pipe: int, line: bytes) -> None:
+    """Write a line to somebody who may be gone."""
     with contextlib.suppress(BrokenPipeError):
-        os.write(report, json.dumps(message).encode() + b"\n")
+        os.write(pipe, line)
 
 
 def read_order(control: int) -> cage.Order | None:
@@ -146,10 +151,10 @@ def supervise(order: cage.Order, pipes: Pipes, parent: int) -> None:
         os.close(fd)
     answer = os.read(status, 65_536)
     if not answer.startswith(b'{"ready"'):
-        os.write(pipes.report, answer or b'{"refused": "the script\'s process died"}\n')
         tree.end(me, leader)
+        pass_on(pipes.report, answer or b'{"refused": "the script\'s process died"}\n')
         return
-    os.write(pipes.report, answer)
+    pass_on(pipes.report, answer)
     deadline = time.monotonic() + GO_WITHIN
     while not (events.go or events.stop) and time.monotonic() < deadline:
         events.wait(deadline - time.monotonic())
@@ -157,11 +162,11 @@ def supervise(order: cage.Order, pipes: Pipes, parent: int) -> None:
         tree.end(me, leader)
         return
     started = time.monotonic()
-    os.write(go_writer, b"G")
+    pass_on(go_writer, b"G")
     failure = os.read(status, 65_536)  # empty once exec has closed the other end
     if failure:
         tree.end(me, leader)
-        os.write(pipes.report, failure)
+        pass_on(pipes.report, failure)
         return
     watch(order, pipes.report, events, leader, started)
 
@@ -279,6 +284,7 @@ def main() -> None:
     order = read_order(pipes.control)
     if order is not None:
         guard(order, pipes)
+    os._exit(0)  # nothing to tidy, and the worker waits
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def run_script(
     :raises SandboxUnavailable: this machine cannot hold or start it; nothing has run.
     :raises Invalid: an argument or variable cannot be passed to a process; nothing has run.
     """
-    _check_passable(args, env)
+    _check_passable(content, args, env)
     if not (math.isfinite(timeout) and timeout > 0):
         raise Invalid.at("timeout", "must be more than 0 seconds")
     command, readable = _command(interpreter)
@@ -157,13 +157,20 @@ def _command(interpreter: Interpreter) -> tuple[list[str], list[str]]:
     return [own, "-e"], [own]
 
 
-def _check_passable(args: Sequence[str], env: Mapping[str, str]) -> None:
-    for number, arg in enumerate(args):
-        if "\0" in arg:
-            raise Invalid.at(f"args.{number}", "has a NUL in it, which no argument can hold")
+def _check_passable(content: str, args: Sequence[str], env: Mapping[str, str]) -> None:
+    texts = {"content": content.replace("\0", "")}  # a NUL in the text is the interpreter's business
+    texts |= {f"args.{number}": arg for number, arg in enumerate(args)}
     for name, value in env.items():
-        if not name or "=" in name or "\0" in name + value:
-            raise Invalid.at(f"env.{name}", "cannot stand in an environment")
+        if not name or "=" in name:
+            raise Invalid.at(f"env.{name}", "is not the name of a variable")
+        texts[f"env.{name}"] = name + value
+    for path, text in texts.items():
+        try:
+            passable = b"\0" not in text.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:
+            passable = False
+        if not passable:
+            raise Invalid.at(path, "has a NUL or half a character in it, which no process can be given")
 
 
 def _refuse(answer: dict[str, object]) -> None:

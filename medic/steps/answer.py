@@ -59,14 +59,15 @@ def _read_status(reader: Reader, key: str, default: frozenset[int]) -> frozenset
     if key not in reader:
         return default
     codes: set[int] = set()
-    for value in reader.values(key):
+    values = reader.values(key)
+    for value in values:
         if isinstance(value, str) and _CLASS.fullmatch(value):
             codes.update(range(int(value[0]) * 100, int(value[0]) * 100 + 100))
         elif isinstance(value, int) and not isinstance(value, bool) and 100 <= value <= 599:
             codes.add(value)
         else:
             reader.problem(f"'{value}' is no HTTP status; write 200 or 2xx", key, near=str(value))
-    if not codes:
+    if not values:
         reader.problem("must name at least one HTTP status", key)
     return frozenset(codes)
 

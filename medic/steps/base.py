@@ -20,6 +20,8 @@ from medic.playbook.scope import Json, Scope
 STEPS_QUEUE = "medic.steps"
 SCRIPTS_QUEUE = "medic.scripts"
 
+Interpreter = Literal["bash", "python"]
+
 # --- outcomes
 
 
@@ -128,7 +130,7 @@ class Facts(Protocol):
 class Script:
     """A registered script; `parameters` as `medic.steps.parameters` describes."""
 
-    interpreter: str
+    interpreter: Interpreter
     content: str
     parameters: Mapping[str, Any]
     version: int
@@ -159,12 +161,14 @@ class ScriptResult(Protocol):
 
 
 class RunScript(Protocol):
-    """The sandbox's runner, its mode and limits bound by the engine; raises `SandboxUnavailable`."""
+    """The sandbox's runner, its mode and limits bound by the engine; raises `SandboxUnavailable` or
+    `Invalid`, and then nothing has run.
+    """
 
     def __call__(
         self,
         *,
-        interpreter: str,
+        interpreter: Interpreter,
         content: str,
         args: Sequence[str],
         env: Mapping[str, str],

@@ -108,6 +108,8 @@ class ScriptStep:
             )
         except SandboxUnavailable as error:
             return Failed("sandbox_unavailable", context.redact(error.message))
+        except Invalid as error:
+            return Failed("invalid_parameters", context.redact(error.message))
         return _judge(rendered.name, script.version, result, context, timeout)
 
 

@@ -9,12 +9,12 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from multiprocessing.util import Finalize
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
@@ -23,6 +23,10 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 from opentelemetry import context, propagate, trace
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.environment_variables import (
+    OTEL_EXPORTER_OTLP_TIMEOUT,
+    OTEL_EXPORTER_OTLP_TRACES_TIMEOUT,
+)
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan, Span, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
@@ -37,7 +41,8 @@ from medic.telemetry.redaction import HIDDEN, is_secret_name, redact, redact_url
 
 _log = logging.getLogger("medic.telemetry")
 
-# Seconds for one try of a batch with its repeats.  A stop waits about as long for a collector that hangs.
+# Seconds for a batch with its repeats, unless OpenTelemetry's own OTEL_EXPORTER_OTLP_TIMEOUT says otherwise.
+# A stop waits about as long for a collector that hangs.
 _EXPORT_TIMEOUT: Final = 5.0
 
 _CLIENT_URLS: Final = frozenset({"http.url", "url.full"})
@@ -89,7 +94,6 @@ class Tracing:
         provider.add_span_processor(self._processor)
         trace.set_tracer_provider(provider)
         self._tracer = provider.get_tracer("medic")
-        atexit.register(self.shutdown)
 
     def shutdown(self) -> None:
         self._processor.shutdown()
@@ -132,7 +136,7 @@ class Tracing:
 class NoLoneCalls(Sampler):
     """Drops a client call that is the root of its trace; keeps everything else."""
 
-    def should_sample(  # noqa: PLR0917 - the SDK's signature
+    def should_sample(
         self,
         parent_context: context.Context | None,
         trace_id: int,
@@ -179,6 +183,8 @@ class PerProcess(SpanProcessor):
                 if self._batch is None and not self._stopped:
                     self._exporter = CollectorExporter(self._endpoint)
                     self._batch = BatchSpanProcessor(self._exporter)
+                    # Unlike atexit it also runs where a multiprocessing child ends, as granian's workers are.
+                    Finalize(None, self.shutdown, exitpriority=0)
                 batch = self._batch
         if batch is not None:
             batch.on_end(span)
@@ -204,8 +210,11 @@ class CollectorExporter(SpanExporter):
 
     def __init__(self, endpoint: str) -> None:
         self._endpoint = endpoint
+        chosen = {OTEL_EXPORTER_OTLP_TIMEOUT, OTEL_EXPORTER_OTLP_TRACES_TIMEOUT} & os.environ.keys()
         self._inner = OTLPSpanExporter(
-            endpoint=endpoint, insecure=urlsplit(endpoint).scheme == "http", timeout=_EXPORT_TIMEOUT
+            endpoint=endpoint,
+            insecure=urlsplit(endpoint).scheme == "http",
+            timeout=None if chosen else _EXPORT_TIMEOUT,
         )
         self._away = False
         self._hurried = False

@@ -472,7 +472,8 @@ def upgrade() -> None:
     sa.Column('ended_at', sa.DateTime(timezone=True), nullable=True),
     sa.Column('duration_ms', sa.BigInteger(), nullable=True),
     sa.Column('exit_code', sa.SmallInteger(), nullable=True),
-    sa.Column('due_at', sa.DateTime(timezone=True), nullable=True),
+    sa.Column('start_id', sa.BigInteger(), nullable=True),
+    sa.Column('end_id', sa.BigInteger(), nullable=True),
     sa.CheckConstraint("(state = 'open') = (ended_at IS NULL)", name=op.f('ck_runs_open_has_no_end')),
     sa.CheckConstraint("state IN ('open', 'completed', 'failed', 'lost')", name=op.f('ck_runs_state')),
     sa.CheckConstraint('duration_ms >= 0', name=op.f('ck_runs_duration')),
@@ -480,7 +481,6 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint('id', name=op.f('pk_runs')),
     sa.UniqueConstraint('service_id', 'run_id', name=op.f('uq_runs_service_id_run_id'))
     )
-    op.create_index('ix_runs_due', 'runs', ['due_at'], unique=False, postgresql_where=sa.text('due_at IS NOT NULL'))
     op.create_index('ix_runs_open', 'runs', ['service_id', 'started_at'], unique=False, postgresql_where=sa.text("state = 'open'"))
     op.create_index('ix_runs_service_started', 'runs', ['service_id', 'started_at'], unique=False)
     op.create_table('service_dependencies',
@@ -503,7 +503,7 @@ def upgrade() -> None:
     sa.Column('last_signal_kind', sa.Text(), nullable=True),
     sa.Column('failures', sa.Integer(), server_default='0', nullable=False),
     sa.Column('successes', sa.Integer(), server_default='0', nullable=False),
-    sa.Column('folded_until', sa.DateTime(timezone=True), server_default=sa.text('now()'), nullable=False),
+    sa.Column('folded_id', sa.BigInteger(), server_default='0', nullable=False),
     sa.Column('carried', postgresql.JSONB(astext_type=sa.Text()), server_default=sa.text("'{}'::jsonb"), nullable=False),
     sa.CheckConstraint("NOT quiet OR (status = 'up' AND failures = 0)", name=op.f('ck_service_states_quiet_is_up')),
     sa.CheckConstraint("status IN ('new', 'up', 'late', 'down', 'paused')", name=op.f('ck_service_states_status')),
@@ -729,7 +729,6 @@ def downgrade() -> None:
     op.drop_table('service_dependencies')
     op.drop_index('ix_runs_service_started', table_name='runs')
     op.drop_index('ix_runs_open', table_name='runs', postgresql_where=sa.text("state = 'open'"))
-    op.drop_index('ix_runs_due', table_name='runs', postgresql_where=sa.text('due_at IS NOT NULL'))
     op.drop_table('runs')
     op.drop_index(op.f('ix_route_targets_target_id'), table_name='route_targets')
     op.drop_table('route_targets')

@@ -63,7 +63,8 @@ def test_no_ipv6_form_carries_an_ipv4_address_past_the_judge(text: str) -> None:
 @pytest.mark.parametrize("text", ["169.254.169.254", "169.254.170.2", "168.63.129.16", "100.100.100.200"])
 def test_a_metadata_address_is_known_in_every_form(text: str) -> None:
     inner = IPv4Address(text)
-    for form in [inner, *_embedded(inner)]:
+    forms: list[Address] = [inner, *_embedded(inner)]
+    for form in forms:
         assert is_metadata(form), form
 
 

@@ -49,6 +49,11 @@ def test_a_request_arrives_whole_and_its_answer_comes_back(
     assert b"user-agent: medic/" in head.lower()
 
 
+def test_repeated_fields_are_joined(serve: Callable[..., Any]) -> None:
+    server = serve(_raw(b"HTTP/1.1 200 OK\r\nX-A: 1\r\nx-a: 2\r\nContent-Length: 0\r\n\r\n"))
+    assert _client().request("GET", f"http://127.0.0.1:{server.port}/", timeout=5).headers["x-a"] == "1, 2"
+
+
 @pytest.mark.parametrize("status", ["204 No Content", "404 Not Found", "500 Oops"])
 def test_every_status_is_an_answer(serve: Callable[..., Any], reply: Callable[..., Any], status: str) -> None:
     server = serve(reply(status))

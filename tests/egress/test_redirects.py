@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -16,10 +15,6 @@ LOCAL = AllowList.parse(["127.0.0.1", "hook.example"])
 
 def _client(**kwargs: Any) -> SafeClient:
     return SafeClient(LOCAL, **kwargs)
-
-
-def _raw(data: bytes) -> Callable[[socket.socket, bytes], None]:
-    return lambda sock, request: sock.sendall(data)
 
 
 def test_a_redirect_is_returned_unless_asked_for(

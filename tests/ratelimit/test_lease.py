@@ -152,3 +152,22 @@ def test_a_settlement_that_raises_leaves_the_bucket_usable() -> None:
     with pytest.raises(RuntimeError):
         buckets.hit(S, HEARTBEAT, cost=30, now=0.0)
     assert buckets._buckets[S].settling == 0
+
+
+def test_a_lease_that_is_being_settled_is_not_used_a_second_time() -> None:
+    shared, owed_seen, nested = Shared(), list[int](), list[bool]()
+
+    def slow(subject: str, policy: Policy, *, owed: int, cost: int, now: float) -> Settlement | None:
+        owed_seen.append(owed)
+        if len(owed_seen) == 1:
+            # What another thread does while this one waits for Redis.
+            nested.extend(buckets.hit(S, HEARTBEAT, cost=1, now=now).allowed for _ in range(3))
+        return shared(subject, policy, owed=owed, cost=cost, now=now)
+
+    buckets = LeasedBuckets(slow)
+    for _ in range(3):
+        assert buckets.hit(S, HEARTBEAT, cost=1, now=5.0).allowed
+    assert buckets.hit(S, HEARTBEAT, cost=20, now=5.0).allowed
+    # Three calls are settled; those that come meanwhile would fit the lease, but ask Redis, owing nothing.
+    assert owed_seen == [3, 0, 0, 0]
+    assert nested == [True] * 3

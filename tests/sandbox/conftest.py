@@ -19,15 +19,19 @@ class Run(Protocol):
     def __call__(self, interpreter: str, content: str, **changes: Any) -> ScriptResult: ...
 
 
-@pytest.fixture(params=["reachable", "closed"])
+@pytest.fixture
 def base(request: pytest.FixtureRequest) -> Iterator[Path]:
-    """A base folder that everybody may pass through, so that root's scripts get a user id of their own;
-    and one below a closed folder, so that they keep the worker's."""
+    """A base folder for private folders.
+
+    ``reachable`` (the default): everybody may pass through, so root's scripts get a user id of their own.
+    ``closed``: below a closed folder, so that they keep the worker's id and Landlock stands alone.
+    """
+    way = getattr(request, "param", "reachable")
     if os.uname().sysname != "Linux":
         pytest.skip("the cage is made of Linux's walls")
     with tempfile.TemporaryDirectory(prefix="scripts-") as name:
         outer = Path(name)
-        outer.chmod(0o711 if request.param == "reachable" else 0o700)
+        outer.chmod(0o711 if way == "reachable" else 0o700)
         yield outer / "base"
         assert remove_leftovers(outer / "base") == 0
 

@@ -90,7 +90,9 @@ def test_a_variable_that_no_environment_can_hold_is_refused(name: str, value: st
     assert refused.value.problems[0].path == f"variables.{name}"
 
 
-@given(worker=st.dictionaries(names, values, max_size=8), variables=st.dictionaries(names, values, max_size=8))
+@given(
+    worker=st.dictionaries(names, values, max_size=8), variables=st.dictionaries(names, values, max_size=8)
+)
 def test_nothing_arrives_that_was_not_allowed(worker: dict[str, str], variables: dict[str, str]) -> None:
     made = build(worker=worker, variables=variables)
     allowed = {"PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ"}

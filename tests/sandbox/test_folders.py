@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from medic.errors import SandboxUnavailable
-from medic.sandbox.folders import remove_leftovers, run_folder
+from medic.sandbox.folders import remove, remove_leftovers, run_folder
 
 HOLDER = """
 import sys
@@ -35,7 +35,10 @@ def test_leftovers_of_a_killed_worker_are_removed_and_those_of_a_living_one_stay
     base = tmp_path / "base"
     root = str(Path(__file__).parents[2])
     holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, root, str(base)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLDER, root, str(base)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
@@ -72,5 +75,33 @@ def test_a_leftover_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
 
 def test_a_base_that_cannot_be_made_says_why(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(SandboxUnavailable, match=os.strerror(20)), run_folder(tmp_path / "file" / "base", b""):
+    with (
+        pytest.raises(SandboxUnavailable, match=os.strerror(20)),
+        run_folder(tmp_path / "file" / "base", b""),
+    ):
         pass
+
+
+def test_depth_closed_folders_and_odd_names_do_not_stop_a_removal(tmp_path: Path) -> None:
+    doomed, kept = tmp_path / "doomed", tmp_path / "kept"
+    kept.mkdir()
+    (kept / "file").touch()
+    for path in (doomed, doomed / "closed", doomed / "closed" / "in", doomed / ".removing-0"):
+        path.mkdir()
+    (doomed / "closed" / "file").touch()
+    (doomed / "link").symlink_to(kept)
+    (doomed / "closed" / "link").symlink_to(kept)
+    os.mkfifo(doomed / "pipe")
+    (doomed / "\udcff\n -rf").touch()
+    above = os.open(doomed, os.O_RDONLY)
+    for _ in range(3000):  # deeper than a path is long, and than Python recurses
+        os.mkdir("deep", dir_fd=above)
+        below = os.open("deep", os.O_RDONLY, dir_fd=above)
+        os.close(above)
+        above = below
+    os.close(above)
+    (doomed / "closed" / "in").chmod(0)
+    (doomed / "closed").chmod(0)
+    remove(doomed)
+    assert not doomed.exists()
+    assert (kept / "file").exists()

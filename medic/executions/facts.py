@@ -1,0 +1,82 @@
+"""What a step may ask of the database while it acts: each question is one short transaction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Engine, text
+from sqlalchemy.orm import Session
+
+from medic import scripts, vault
+from medic.crypto.key_ring import KeyRing
+from medic.db import in_transaction
+from medic.errors import Misconfigured
+from medic.executions.claim import Claim
+from medic.steps.base import Script
+
+
+@dataclass(slots=True)
+class DatabaseFacts:
+    """`medic.steps.base.Facts` of one claimed step, with its scripts and secrets."""
+
+    engine: Engine
+    claim: Claim
+    ring: KeyRing | None
+
+    def heartbeats_since(self, service_id: int, since: datetime, status: str | None) -> int:
+        def count(session: Session) -> int:
+            return int(
+                session.execute(
+                    text(
+                        "SELECT count(*) FROM heartbeats WHERE service_id = :service AND received_at > :since"
+                        " AND (kind = :status OR (CAST(:status AS text) IS NULL AND kind IN ('ok', 'complete')))"
+                    ),
+                    {"service": service_id, "since": since, "status": status},
+                ).scalar_one()
+            )
+
+        return in_transaction(self.engine, count)
+
+    def alert_open(self, alert_id: int) -> bool:
+        def ask(session: Session) -> bool:
+            return bool(
+                session.execute(
+                    text("SELECT 1 FROM alerts WHERE id = :id AND resolved_at IS NULL"), {"id": alert_id}
+                ).scalar()
+            )
+
+        return in_transaction(self.engine, ask)
+
+    def last_acting_step_ended(self) -> datetime:
+        return self.claim.last_acting_ended_at or self.claim.created_at
+
+    def step_ended(self, name: str) -> datetime:
+        def ask(session: Session) -> datetime | None:
+            return session.execute(
+                text("SELECT ended_at FROM execution_steps WHERE execution_id = :id AND name = :name"),
+                {"id": self.claim.execution_id, "name": name},
+            ).scalar_one_or_none()
+
+        return in_transaction(self.engine, ask) or self.claim.created_at
+
+    def load_script(self, name: str) -> Script:
+        def load(session: Session) -> Script:
+            _, version = scripts.find(session, name)
+            interpreter = "bash" if version.interpreter == "bash" else "python"
+            return Script(
+                interpreter, version.content, version.parameters, version=version.version, network=version.network
+            )  # fmt: skip
+
+        return in_transaction(self.engine, load)
+
+    def secret(self, name: str) -> str:
+        """The newest value of a secret.
+
+        :raises Invalid: there is none of that name.
+        :raises Misconfigured: this worker has no key for secrets.
+        """
+        ring = self.ring
+        if ring is None:
+            raise Misconfigured("MEDIC_SECRETS_KEY is not set for this worker.")
+        return in_transaction(self.engine, lambda s: vault.reveal(s, ring, name)).get_secret_value()

@@ -1,0 +1,138 @@
+"""Errors, rendered once: RFC 9457 problem details, with our stable code and every field that is wrong."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from apiflask import APIFlask, HTTPError
+from flask import Response, g, json, request
+from pydantic import ValidationError
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from werkzeug.exceptions import HTTPException
+
+from medic.db import is_away, sqlstate
+from medic.errors import Invalid, MedicError, Problem, Throttled, Unavailable
+from medic.telemetry import metrics
+
+CONTENT_TYPE = "application/problem+json"
+DATABASE_AWAY = "The database is away; nothing was stored. Try again."
+
+log = structlog.get_logger("medic_api")
+
+_CODES = {
+    400: "malformed", 401: "unauthenticated", 403: "forbidden", 404: "not_found", 405: "method_not_allowed",
+    409: "conflict", 412: "precondition_failed", 413: "too_large", 415: "unsupported_media_type", 422: "invalid",
+    429: "throttled", 503: "unavailable",
+}  # fmt: skip
+
+
+def render(
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    problems: tuple[Problem, ...] = (),
+    headers: dict[str, str] | None = None,
+) -> Response:
+    """A problem as a response."""
+    body: dict[str, Any] = {
+        "type": f"urn:medic:problem:{code}",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "code": code,
+        "detail": detail,
+    }
+    request_id = g.get("request_id")
+    if request_id:
+        body["request_id"] = request_id
+    if problems:
+        body["problems"] = [
+            {key: value for key, value in (
+                ("path", p.path), ("message", p.message), ("line", p.line), ("column", p.column)
+            ) if value is not None}
+            for p in problems
+        ]  # fmt: skip
+    return Response(json.dumps(body), status=status, content_type=CONTENT_TYPE, headers=headers)
+
+
+def from_medic(error: MedicError) -> Response:
+    headers = {}
+    if isinstance(error, Throttled | Unavailable):
+        headers["Retry-After"] = str(max(1, round(error.retry_after)))
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    problems = error.problems if isinstance(error, Invalid) else ()
+    return render(error.status, error.code, error.message, problems=problems, headers=headers)
+
+
+def from_http(error: HTTPException) -> Response:
+    status = error.code or 500
+    if isinstance(error.response, Response):
+        return error.response
+    headers = {}
+    allowed = getattr(error, "valid_methods", None)
+    if allowed:
+        headers["Allow"] = ", ".join(sorted(allowed))
+    return render(status, _CODES.get(status, "error"), error.description or "", headers=headers)
+
+
+def from_database(error: DBAPIError) -> Response:
+    """Away: come back.  A value that PostgreSQL cannot hold: the caller's.  Anything else is our defect."""
+    if is_away(error):
+        metrics.DB_CONNECTION_ERRORS.inc()
+        log.warning("database.away", sqlstate=sqlstate(error))
+        return from_medic(Unavailable(DATABASE_AWAY))
+    if sqlstate(error).startswith("22"):
+        return from_medic(Invalid("A value is outside of what can be stored."))
+    if sqlstate(error) in {"55P03", "57014", "40001", "40P01"}:
+        return from_medic(Unavailable("The database is busy; nothing was stored. Try again."))
+    log.error("database.error", sqlstate=sqlstate(error), exc_info=error)
+    return render(500, "error", "Medic made a mistake; it is in the log under the request's id.")
+
+
+def validation_problems(error: ValidationError) -> tuple[Problem, ...]:
+    """Pydantic's findings as ours; what was sent is not repeated."""
+    found = []
+    for item in error.errors(include_input=False, include_url=False, include_context=False):
+        path = ".".join(str(part) for part in item["loc"])
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            message = "is not a field here"
+        elif item["type"] == "missing":
+            message = "is required"
+        found.append(Problem(path, message))
+    return tuple(found)
+
+
+def invalid_body(problems: tuple[Problem, ...]) -> Response:
+    first = problems[0]
+    where = f"{first.path}: " if first.path else ""
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return render(422, "invalid", f"{where}{first.message}{more}", problems=problems)
+
+
+def install(app: APIFlask) -> None:
+    """Make every error of the application a problem."""
+
+    @app.error_processor
+    def _process(error: HTTPError) -> Response:  # APIFlask's own errors: input that does not fit
+        cause = error.__cause__
+        if isinstance(cause, ValidationError):
+            return invalid_body(validation_problems(cause))
+        detail = str(error.message or "")
+        return render(error.status_code, _CODES.get(error.status_code, "error"), detail)
+
+    app.register_error_handler(MedicError, from_medic)
+    app.register_error_handler(DBAPIError, from_database)
+    app.register_error_handler(
+        PoolTimeout, lambda _: from_medic(Unavailable("Medic is busy; nothing was stored. Try again."))
+    )
+    app.register_error_handler(HTTPException, from_http)
+
+    @app.errorhandler(Exception)
+    def _mistake(error: Exception) -> Response:
+        log.error("request.failed", path=request.path, exc_info=error)
+        return render(500, "error", "Medic made a mistake; it is in the log under the request's id.")

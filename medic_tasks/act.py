@@ -1,0 +1,166 @@
+"""Let a claimed step act: with its values put in, its lease kept, its secrets taken out of what it says."""
+
+from __future__ import annotations
+
+import functools
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import lru_cache
+from typing import Any
+
+import structlog
+from pydantic import SecretStr
+from sqlalchemy import Engine, text
+
+from medic import settings as settings_
+from medic import vault
+from medic.crypto.redaction import Redactor
+from medic.db import in_transaction
+from medic.egress import SafeClient, allow_list
+from medic.errors import MedicError
+from medic.executions.claim import Claim
+from medic.executions.facts import DatabaseFacts
+from medic.machine import Recovered, Result, Skipped
+from medic.playbook.document import Step
+from medic.playbook.judgement import holds
+from medic.playbook.scope import Scope
+from medic.sandbox.environment import build_environment
+from medic.sandbox.model import Limits
+from medic.sandbox.runner import run_script
+from medic.steps import load_types
+from medic.steps.base import ActContext, Done, Failed
+from medic_tasks.lease import CancelledBeforeEffect, Lease, LeaseLost
+
+log = structlog.get_logger("medic.act")
+
+FALLBACK_CONDITION_TIMEOUT = timedelta(minutes=5)
+"""Of a condition that names none, on an execution without a service."""
+
+
+@lru_cache(maxsize=1)
+def client() -> SafeClient:
+    """This process's way out."""
+    return SafeClient(allow_list(settings_.current()))
+
+
+@dataclass(slots=True)
+class Acting:
+    """One attempt at one step."""
+
+    engine: Engine
+    claim: Claim
+    step: Step
+    lease: Lease
+
+    def run(self) -> Result:
+        """Act.
+
+        :raises LeaseLost: nothing happened, and nothing may be recorded.
+        """
+        return self._settled_before() or self._act()
+
+    def _settled_before(self) -> Result | None:
+        """What there is to say without acting: a human decided, or the alert is over."""
+        claim, step = self.claim, self.step
+        if claim.approval == "approved":
+            return Done({"approved": True})
+        if claim.approval == "rejected":
+            return Failed("rejected", "The approval was rejected.")
+        if load_types()[step.type].acts and claim.alert_open is False and step.only_while == "alert_open":
+            return Recovered()
+        return None
+
+    def _act(self) -> Result:
+        step = self.step
+        kind = load_types()[step.type]
+        facts = self._facts()
+        used: dict[str, SecretStr] = {}
+
+        def secret(name: str) -> str:
+            value = facts.secret(name)
+            used[name] = SecretStr(value)
+            return value
+
+        scope = Scope(variables=self._variables(), steps=self.claim.results, secret=secret)
+        try:
+            if step.when is not None and not holds(step.when, scope):
+                return Skipped("Its condition does not hold.")
+            rendered = kind.render(step.spec, scope)
+        except MedicError as error:
+            return Failed("cannot_render", error.message)
+        redactor = Redactor(used)
+        try:
+            return kind.act(rendered, self._context(facts, redactor))
+        except CancelledBeforeEffect:
+            return Failed("cancelled", "Cancelled before the step acted.")
+        except MedicError as error:
+            return Failed(error.code, redactor.text(error.message))
+        except LeaseLost:
+            raise
+        except Exception as error:
+            # A defect of a step type must not leave the execution to be taken for a lost worker.
+            log.exception("step.defect", type=step.type)
+            return Failed("defect", f"The step type {step.type} failed with {type(error).__name__}.")
+
+    def _facts(self) -> DatabaseFacts:
+        current = settings_.current()
+        ring = vault.key_ring(current) if current.secrets_key else None
+        return DatabaseFacts(self.engine, self.claim, ring)
+
+    def _variables(self) -> dict[str, Any]:
+        claim = self.claim
+        known = {
+            "EXECUTION_ID": str(claim.execution_id),
+            "PLAYBOOK_ID": claim.playbook_id,
+            "PLAYBOOK_NAME": claim.playbook_name,
+            "SERVICE_ID": claim.service_id,
+            "SERVICE_NAME": claim.service_name,
+            "ALERT_ID": claim.alert_id,
+            "TRIGGER_ID": claim.trigger_id,
+        }
+        return claim.variables | {name: value for name, value in known.items() if value is not None}
+
+    def _context(self, facts: DatabaseFacts, redactor: Redactor) -> ActContext:
+        claim, step = self.claim, self.step
+        current = settings_.current()
+        return ActContext(
+            execution_id=str(claim.execution_id),
+            step_name=step.name,
+            position=claim.position,
+            epoch=claim.epoch,
+            idempotency_key=f"{claim.execution_id}.{step.name}",
+            now=claim.now,
+            parked_at=claim.parked_at,
+            timeout=step.timeout,
+            default_condition_timeout=self._patience(),
+            should_stop=self.lease.should_stop,
+            before_effect=self.lease.before_effect,
+            client=client(),
+            facts=facts,
+            load_script=facts.load_script,
+            run_script=functools.partial(run_script, mode=current.sandbox, limits=Limits()),
+            base_environment=build_environment(
+                worker=os.environ,
+                additional=current.additional_script_env_vars,
+                execution_id=claim.execution_id,
+                playbook_id=claim.playbook_id,
+                service_id=claim.service_id,
+                variables={},
+            ),
+            redact=redactor.text,
+        )
+
+    def _patience(self) -> timedelta:
+        """How long a condition waits that does not say: one period of the service and its grace."""
+        claim = self.claim
+        if claim.service_id is None:
+            return FALLBACK_CONDITION_TIMEOUT
+        row = in_transaction(
+            self.engine,
+            lambda session: session.execute(
+                text("SELECT coalesce(every_s, within_s, 300), grace_s FROM services WHERE id = :id"),
+                {"id": claim.service_id},
+            ).one_or_none(),
+        )
+        return timedelta(seconds=row[0] + row[1]) if row else FALLBACK_CONDITION_TIMEOUT

@@ -1,0 +1,13 @@
+"""The Celery application of workers, beat and Flower: `celery -A medic_tasks.app:app`."""
+
+from __future__ import annotations
+
+from medic import broker
+from medic_tasks import lifecycle
+from medic_tasks.schedule import schedule
+
+app = broker.app()
+app.conf.beat_schedule = schedule()
+app.conf.beat_scheduler = "medic_tasks.beat:Scheduler"
+app.conf.imports = ("medic_tasks.step", "medic_tasks.sweeps", "medic_tasks.housekeeping")
+lifecycle.connect()

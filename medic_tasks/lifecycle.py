@@ -1,0 +1,74 @@
+"""What happens when a worker, a pool process or beat starts and ends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import signals
+
+from medic import settings as settings_
+from medic.db import engine
+from medic.telemetry.exposition import scrape_registry, serve_metrics
+from medic.telemetry.instrumentation import instrument_celery, instrument_clients, instrument_engine
+from medic.telemetry.logs import bind_context, clear_context, configure_logging
+from medic.telemetry.traces import configure_tracing, shutdown_tracing
+from medic_tasks.liveness import mark_alive
+
+
+def connect() -> None:
+    """Hook into Celery's signals; called once, by the application's module."""
+    signals.setup_logging.connect(_logging, weak=False)
+    signals.worker_init.connect(_worker_starts, weak=False)
+    signals.worker_process_init.connect(_pool_process_starts, weak=False)
+    signals.worker_process_shutdown.connect(_pool_process_ends, weak=False)
+    signals.heartbeat_sent.connect(_consumer_lives, weak=False)
+    signals.beat_init.connect(_beat_starts, weak=False)
+    signals.task_prerun.connect(_task_starts, weak=False)
+    signals.task_postrun.connect(_task_ends, weak=False)
+
+
+def _logging(**_: Any) -> None:
+    configure_logging(settings_.current(), "worker")
+
+
+def _trace(component: str) -> None:
+    if configure_tracing(settings_.current(), component):
+        instrument_celery()
+        instrument_clients()
+        instrument_engine(engine())
+
+
+def _worker_starts(**_: Any) -> None:
+    _trace("worker")
+    _serve_metrics()
+
+
+def _beat_starts(**_: Any) -> None:
+    _trace("beat")
+    _serve_metrics()
+
+
+def _serve_metrics() -> None:
+    current = settings_.current()
+    serve_metrics(current.metrics_port, current.host, scrape_registry(current))
+
+
+def _pool_process_starts(**_: Any) -> None:
+    _trace("worker")
+
+
+def _pool_process_ends(**_: Any) -> None:
+    shutdown_tracing()
+
+
+def _consumer_lives(sender: Any = None, **_: Any) -> None:
+    mark_alive(str(getattr(getattr(sender, "eventer", None), "hostname", "worker")))
+
+
+def _task_starts(task_id: str = "", task: Any = None, **_: Any) -> None:
+    clear_context()
+    bind_context(task_id=task_id, task=getattr(task, "name", None))
+
+
+def _task_ends(**_: Any) -> None:
+    clear_context()

@@ -1,0 +1,90 @@
+"""The sweeps of `medic.system`: services that are due, executions that are due."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import structlog
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from medic import broker
+from medic import settings as settings_
+from medic.db import database_now, engine, in_transaction
+from medic.executions.claim import LEASE
+from medic.executions.dispatch import dispatch
+from medic.executions.due import Reach
+from medic.executions.due import sweep as sweep_executions_due
+from medic.steps import load_types
+from medic.sweep import sweep
+from medic.telemetry import metrics
+from medic.ticks import take_tick
+
+log = structlog.get_logger("medic.sweeps")
+app = broker.app()
+
+REACH = Reach()
+"""Of this pool process; `medic.system` has one, and its worker does nothing else."""
+
+
+@app.task(name="medic.sweep.services")
+def sweep_services() -> str:
+    """Judge the services that are due."""
+    began = time.monotonic()
+    bind = engine()
+    least = timedelta(seconds=settings_.current().worker_interval_seconds / 2)
+    if not in_transaction(bind, lambda session: take_tick(session, "sweep-services", at_least=least)):
+        return "surplus tick"
+    swept = sweep(bind)
+    metrics.CYCLE_SECONDS.observe(time.monotonic() - began)
+    metrics.SERVICES_CHECKED.inc(swept.checked)
+    metrics.SWEEP_LAG_SECONDS.set(swept.lag.total_seconds())
+    for execution_id in swept.started:
+        dispatch(bind, execution_id=execution_id, epoch=0)
+    if swept.opened or swept.resolved or swept.set_aside:
+        log.info("sweep.done", checked=swept.checked, opened=swept.opened, resolved=swept.resolved,
+                 set_aside=swept.set_aside, started=len(swept.started))  # fmt: skip
+    return f"checked {swept.checked}, opened {swept.opened}, resolved {swept.resolved}"
+
+
+@app.task(name="medic.sweep.executions")
+def sweep_executions() -> str:
+    """Look at the executions that are due."""
+    bind = engine()
+    began = time.monotonic()
+    in_transaction(bind, database_now)
+    REACH.mark(began)
+    swept = sweep_executions_due(
+        bind, oldest_dispatch=oldest_dispatch, judge_leases=REACH.whole_lease(began, LEASE)
+    )
+    if swept.taken_over:
+        log.warning("executions.taken_over", count=swept.taken_over)
+    return f"seen {swept.seen}, published {swept.published}, taken over {swept.taken_over}"
+
+
+def oldest_dispatch(step_type: str) -> datetime | None:
+    """When the execution of the oldest message in a step type's queue was last dispatched.
+
+    Asked of the row and not of the message, so that no machine's clock is compared with the database's.
+    """
+    types = load_types()
+    queue = types[step_type].queue if step_type in types else broker.STEPS
+    with app.connection_for_read() as connection:
+        raw = connection.default_channel.client.lindex(queue, -1)
+    if raw is None:
+        return None
+    task_id = str(json.loads(raw)["headers"].get("root_id", ""))
+    try:
+        execution_id = UUID(task_id)
+    except ValueError:
+        return None
+
+    def read(session: Session) -> datetime | None:
+        return session.execute(
+            text("SELECT dispatched_at FROM executions WHERE id = :id"), {"id": execution_id}
+        ).scalar_one_or_none()
+
+    return in_transaction(engine(), read)
