@@ -26,6 +26,8 @@ MAX_LOSSES = 3
 REMINDER = timedelta(hours=1)
 """How often a question that waits for a human comes up again."""
 
+LONGEST_BACKOFF_S = 86_400.0
+
 FINAL_STATES = frozenset({"completed", "failed", "cancelled"})
 CHECKED_KINDS = frozenset({"heartbeat_received", "alert_resolved"})
 
@@ -82,9 +84,9 @@ def grace(redispatches: int) -> timedelta:
 
 def backoff(retry: Retry, tries: int, *, chance: float) -> timedelta:
     """The pause before try number ``tries + 1``; ``chance`` in [0, 1) spreads it by the retry's jitter."""
-    pause = retry.backoff * min(retry.factor ** max(tries - 1, 0), 1e6)
+    pause = retry.backoff.total_seconds() * min(float(retry.factor ** max(tries - 1, 0)), 1e6)
     spread = 1 + retry.jitter * (2 * chance - 1)
-    return min(pause * spread, timedelta(hours=24))
+    return timedelta(seconds=min(pause * spread, LONGEST_BACKOFF_S))
 
 
 def decide(

@@ -86,7 +86,8 @@ def _already_started(session: Session, alert_ids: list[int]) -> dict[tuple[int, 
     )
     ran: dict[tuple[int, int], list[datetime]] = {}
     for trigger_id, alert_id, created_at in rows:
-        ran.setdefault((trigger_id, alert_id), []).append(created_at)
+        if trigger_id is not None and alert_id is not None:
+            ran.setdefault((trigger_id, alert_id), []).append(created_at)
     return ran
 
 

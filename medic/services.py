@@ -160,7 +160,6 @@ def find(session: Session, name: str) -> tuple[Service, ServiceState]:
             .where(Service.name == name)
         )
         .tuples()
-        .tuples()
         .one_or_none()
     )
     if row is None:

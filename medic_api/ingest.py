@@ -100,7 +100,7 @@ DIRECTORY = Directory()
     summary="Send a heartbeat",
     description="Answers 202 once the heartbeat is committed. `?create=1&every=5m&grace=1m` makes an unknown "
     "service, if the key has `services:write`. Send an `id` to make a retry harmless.",
-    responses={202: {"description": "Stored."}, 404: {"description": "No such service."}},
+    responses={200: "A repeat: stored before.", 404: "No such service."},
 )
 @bp.output(HeartbeatOut, status_code=202)
 @guard(scope="heartbeats:write", rate="heartbeat_key")

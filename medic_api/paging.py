@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
-from sqlalchemy import ColumnElement, Select, tuple_
+from sqlalchemy import Select, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from medic.errors import Invalid
@@ -37,7 +37,7 @@ def read_time_cursor(text: str) -> tuple[datetime, str]:
 
 
 def page_by_time(
-    session: Session, query: Select[tuple[Row]], at: InstrumentedAttribute[datetime], key: ColumnElement[Any],
+    session: Session, query: Select[Row], at: InstrumentedAttribute[datetime], key: InstrumentedAttribute[Any],
     page: Page, *, read_key: Callable[[str], Any] = int,
 ) -> Sequence[Row]:  # fmt: skip
     """The newest rows behind the cursor, one more than the page holds."""
@@ -51,7 +51,7 @@ def page_by_time(
 
 
 def page_by_id(
-    session: Session, query: Select[tuple[Row]], key: InstrumentedAttribute[int], page: Page
+    session: Session, query: Select[Row], key: InstrumentedAttribute[int], page: Page
 ) -> Sequence[Row]:
     """The rows with the greatest ids behind the cursor, one more than the page holds."""
     if page.after is not None:

@@ -63,9 +63,8 @@ class DatabaseFacts:
     def load_script(self, name: str) -> Script:
         def load(session: Session) -> Script:
             _, version = scripts.find(session, name)
-            interpreter = "bash" if version.interpreter == "bash" else "python"
             return Script(
-                interpreter, version.content, version.parameters, version=version.version, network=version.network
+                "bash" if version.interpreter == "bash" else "python", version.content, version.parameters, version=version.version, network=version.network
             )  # fmt: skip
 
         return in_transaction(self.engine, load)

@@ -75,7 +75,7 @@ def instrument_celery() -> None:
     instrumentor.instrument()
     _guard_publishing(Celery)
     # billiard's children end by os._exit, which runs no atexit.
-    signals.worker_process_shutdown.connect(_flush, weak=False)  # type: ignore[no-untyped-call]
+    signals.worker_process_shutdown.connect(_flush, weak=False)
 
 
 def _flush(**_: object) -> None:
