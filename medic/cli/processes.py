@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import NoReturn
 
 import click
 
+from medic import liveness
 from medic.local.components import QUEUES
 from medic.settings import Settings, current
+from medic.telemetry.multiprocess import VARIABLE
 
 _CELERY = ("-m", "celery", "--app", "medic_tasks.app:app", "--quiet")
 _LOOPBACK = "127.0.0.1"
@@ -22,7 +25,7 @@ def api() -> None:
     settings = current()
     settings.need_database_url()
     settings.need_pepper()
-    _become(api_arguments(settings), {})
+    _become(api_arguments(settings), _metrics_environ(settings, f"api-{settings.port}"))
 
 
 @click.command()
@@ -38,7 +41,8 @@ def api() -> None:
 def worker(name: str, queues: tuple[str, ...], concurrency: int, pool: str) -> None:
     """Work on queues.  medic.system wants a worker of its own, so that a sweep never waits."""
     settings = _settings_of_a_task_process()
-    _become(worker_arguments(settings, name=name, queues=queues, concurrency=concurrency, pool=pool), {})
+    arguments = worker_arguments(settings, name=name, queues=queues, concurrency=concurrency, pool=pool)
+    _become(arguments, _metrics_environ(settings, name))
 
 
 @click.command()
@@ -92,7 +96,7 @@ def worker_arguments(
 def beat_arguments(settings: Settings) -> list[str]:
     """Celery's, for Python.  The schedule lives in memory and in the database: no file, no pid file."""
     return [
-        *_CELERY, "beat", "--scheduler", "celery.beat:Scheduler", "--pidfile", "",
+        *_CELERY, "beat", "--scheduler", "medic_tasks.beat:Scheduler", "--pidfile", "",
         "--loglevel", settings.log_level,
     ]  # fmt: skip
 
@@ -131,6 +135,17 @@ def _flower_memory(run_dir: Path | None) -> Path | None:
     if run_dir is None or not os.access(run_dir, os.W_OK | os.X_OK):
         return None
     return run_dir / "flower.db"
+
+
+def _metrics_environ(settings: Settings, name: str) -> dict[str, str]:
+    """A folder in which the processes of this entry share their metrics, empty at its start."""
+    folder = liveness.folder(settings) / "metrics" / name
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError:
+        return {}  # a read-only place: each process then shows its own
+    return {VARIABLE: str(folder)}
 
 
 def _settings_of_a_task_process() -> Settings:
