@@ -57,6 +57,6 @@ worker_redirect_stdouts = False
 worker_send_task_events = True
 task_send_sent_event = True
 
-beat_scheduler = "celery.beat:Scheduler"  # in memory: the database knows what is due
+beat_scheduler = "medic_tasks.beat:Scheduler"  # in memory: the database knows what is due
 beat_max_loop_interval = 1
 beat_enable_remote_control = True

@@ -15,13 +15,13 @@ from datetime import datetime
 from fnmatch import fnmatchcase
 
 from pydantic import SecretStr
-from sqlalchemy import Engine, insert, select
+from sqlalchemy import Engine, insert, or_, select
 from sqlalchemy.orm import Session
 
 from medic import audit
 from medic.crypto import api_keys
 from medic.db import advisory_lock, database_now, in_transaction, make_engine, transaction
-from medic.errors import Forbidden, Invalid, Unauthenticated
+from medic.errors import Conflict, Forbidden, Invalid, NotFound, Unauthenticated
 from medic.models.access import ApiKey
 
 SCOPES: dict[str, str] = {
@@ -91,6 +91,11 @@ class Keyring:
         patterns = tuple(row.service_patterns) if row.service_patterns is not None else None
         return Caller(row.id, row.name, frozenset(row.scopes), patterns)
 
+    def forget(self, key_id: str) -> None:
+        """Read the key's row anew at its next use; other processes do within `CACHE_SECONDS`."""
+        with self._lock:
+            self._rows.pop(key_id, None)
+
     @staticmethod
     def _is_expired(row: ApiKey, now: datetime | None) -> bool:
         return row.expires_at is not None and row.expires_at <= (now or datetime.now(row.expires_at.tzinfo))
@@ -144,6 +149,40 @@ def create_key(
         detail={"name": name, "scopes": sorted(set(scopes))},
     )  # fmt: skip
     return minted.public_id, minted.text
+
+
+def revoke(session: Session, *, key_id: str, actor: audit.Actor, now: datetime) -> ApiKey:
+    """End a key, everywhere within `CACHE_SECONDS`; a second time changes nothing.
+
+    :raises NotFound: no such key.
+    :raises Conflict: it is the last one that may make others.
+    """
+    advisory_lock(session, "revoke-key")
+    row = session.get(ApiKey, key_id, with_for_update=True)
+    if row is None:
+        raise NotFound(f"There is no key {key_id}.")
+    if row.revoked_at is not None:
+        return row
+    if "admin" in row.scopes and not session.scalar(
+        select(ApiKey.id)
+        .where(
+            ApiKey.id != key_id,
+            ApiKey.scopes.contains(["admin"]),
+            ApiKey.revoked_at.is_(None),
+            or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > now),
+        )
+        .limit(1)
+    ):
+        raise Conflict("This is the last key with the scope admin; make another one first.")
+    row.revoked_at = now
+    audit.append(session, now=now, actor=actor, action="key.revoke", object_kind="key", object_id=key_id)
+    return row
+
+
+def page(session: Session, *, after: str | None, limit: int) -> list[ApiKey]:
+    """Keys by their public id, the revoked ones too."""
+    query = select(ApiKey).order_by(ApiKey.id).limit(limit)
+    return list(session.scalars(query.where(ApiKey.id > after) if after else query))
 
 
 def first_admin_key(database_url: str, pepper: bytes) -> str | None:

@@ -79,7 +79,7 @@ class Decision:
 
 def grace(redispatches: int) -> timedelta:
     """How long a dispatched step may stay unclaimed: 60 s, doubling to 10 min."""
-    return min(GRACE * 2 ** min(redispatches, 8), GRACE_CAP)
+    return min(GRACE * (1 << min(redispatches, 8)), GRACE_CAP)
 
 
 def backoff(retry: Retry, tries: int, *, chance: float) -> timedelta:

@@ -78,8 +78,11 @@ Port = Annotated[int, Field(ge=0, le=65_535)]
 Limit = Annotated[int, Field(ge=1, le=10_000_000)]
 
 
-def _env(name: str, default: Any, help_: str, section: str) -> Any:
-    return Field(default, alias=name, description=help_, json_schema_extra={"section": section})
+def _env(name: str, default: Any, help_: str, section: str, *, unused: bool = False) -> Any:
+    """:param unused: it is read and checked, but what it steers is not in this version yet."""
+    return Field(
+        default, alias=name, description=help_, json_schema_extra={"section": section, "unused": unused}
+    )
 
 
 class Settings(BaseModel):
@@ -125,7 +128,7 @@ class Settings(BaseModel):
         description="How many proxies stand before the API and may set X-Forwarded-For.", json_schema_extra={"section": "api"})  # fmt: skip
     metrics_public: Bool = _env("MEDIC_METRICS_PUBLIC", False, "true opens /metrics without a key.", "api")
     legacy_keyless: Bool = _env(
-        "MEDIC_LEGACY_KEYLESS", False, "true lets the original's heartbeat routes in without a key.", "api")  # fmt: skip
+        "MEDIC_LEGACY_KEYLESS", False, "true lets the original's heartbeat routes in without a key.", "api", unused=True)  # fmt: skip
     flower_port: Port = _env("MEDIC_FLOWER_PORT", 5555, "Port that Flower listens on.", "api")
     flower_basic_auth: SecretStr | None = _env(
         "MEDIC_FLOWER_BASIC_AUTH", None, "user:password for Flower; without it Flower listens on loopback only.", "api")  # fmt: skip
@@ -140,7 +143,7 @@ class Settings(BaseModel):
         description="Days that heartbeats are kept.", json_schema_extra={"section": "monitoring"})  # fmt: skip
     auto_unmute_hours: int = Field(
         24, alias="ALERT_AUTO_UNMUTE_HOURS", ge=1, le=8760,
-        description="Hours after which a mute that names no end is over.", json_schema_extra={"section": "monitoring"})  # fmt: skip
+        description="Hours after which a mute that names no end is over.", json_schema_extra={"section": "monitoring", "unused": True})  # fmt: skip
 
     # --- playbooks
     step_timeout_cap: Seconds = Field(
@@ -158,8 +161,8 @@ class Settings(BaseModel):
     # --- security
     secrets_key: SecretStr | None = _env("MEDIC_SECRETS_KEY", None, "Key that seals secrets: base64 of 32 bytes.", "security")  # fmt: skip
     api_key_pepper: SecretStr | None = _env("MEDIC_API_KEY_PEPPER", None, "Key of the digests of API keys, 32 bytes or more.", "security")  # fmt: skip
-    audit_key: SecretStr | None = _env("MEDIC_AUDIT_KEY", None, "Key of the audit log's chain, 32 bytes or more.", "security")  # fmt: skip
-    webhook_secret: SecretStr | None = _env("MEDIC_WEBHOOK_SECRET", None, "Secret of the original's webhook trigger; unset: it answers 503.", "security")  # fmt: skip
+    audit_key: SecretStr | None = _env("MEDIC_AUDIT_KEY", None, "Key of the audit log's chain, 32 bytes or more.", "security", unused=True)  # fmt: skip
+    webhook_secret: SecretStr | None = _env("MEDIC_WEBHOOK_SECRET", None, "Secret of the original's webhook trigger; unset: it answers 503.", "security", unused=True)  # fmt: skip
 
     # --- rate limits
     rate_limiter_type: str = _env("MEDIC_RATE_LIMITER_TYPE", "auto", "auto, redis or memory.", "rate limits")
@@ -172,14 +175,14 @@ class Settings(BaseModel):
     )
     rate_limit_docs: Limit = _env("RATE_LIMIT_DOCS_REQUESTS", 60, "Page and documentation calls of one address a minute.", "rate limits")  # fmt: skip
     rate_limit_ping: Limit = _env(
-        "RATE_LIMIT_PING_REQUESTS", 120, "Calls of one ping URL a minute.", "rate limits"
+        "RATE_LIMIT_PING_REQUESTS", 120, "Calls of one ping URL a minute.", "rate limits", unused=True
     )
 
     # --- notifications
-    slack_api_token: SecretStr | None = _env("SLACK_API_TOKEN", None, "Bot token of the default Slack target.", "notifications")  # fmt: skip
-    slack_channel_id: str | None = _env("SLACK_CHANNEL_ID", None, "Channel of the default Slack target.", "notifications")  # fmt: skip
-    slack_signing_secret: SecretStr | None = _env("SLACK_SIGNING_SECRET", None, "Verifies requests from Slack; unset: they are refused.", "notifications")  # fmt: skip
-    pagerduty_routing_key: SecretStr | None = _env("PAGERDUTY_ROUTING_KEY", None, "Routing key of the default PagerDuty target.", "notifications")  # fmt: skip
+    slack_api_token: SecretStr | None = _env("SLACK_API_TOKEN", None, "Bot token of the default Slack target.", "notifications", unused=True)  # fmt: skip
+    slack_channel_id: str | None = _env("SLACK_CHANNEL_ID", None, "Channel of the default Slack target.", "notifications", unused=True)  # fmt: skip
+    slack_signing_secret: SecretStr | None = _env("SLACK_SIGNING_SECRET", None, "Verifies requests from Slack; unset: they are refused.", "notifications", unused=True)  # fmt: skip
+    pagerduty_routing_key: SecretStr | None = _env("PAGERDUTY_ROUTING_KEY", None, "Routing key of the default PagerDuty target.", "notifications", unused=True)  # fmt: skip
 
     # --- telemetry
     environment: str = _env("MEDIC_ENVIRONMENT", "development", "Name of this deployment in logs, metrics and traces.", "telemetry")  # fmt: skip

@@ -11,12 +11,11 @@ from typing import Any
 
 import structlog
 from pydantic import SecretStr
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
 from medic import settings as settings_
 from medic import vault
 from medic.crypto.redaction import Redactor
-from medic.db import in_transaction
 from medic.egress import SafeClient, allow_list
 from medic.errors import MedicError
 from medic.executions.claim import Claim
@@ -153,14 +152,5 @@ class Acting:
 
     def _patience(self) -> timedelta:
         """How long a condition waits that does not say: one period of the service and its grace."""
-        claim = self.claim
-        if claim.service_id is None:
-            return FALLBACK_CONDITION_TIMEOUT
-        row = in_transaction(
-            self.engine,
-            lambda session: session.execute(
-                text("SELECT coalesce(every_s, within_s, 300), grace_s FROM services WHERE id = :id"),
-                {"id": claim.service_id},
-            ).one_or_none(),
-        )
-        return timedelta(seconds=row[0] + row[1]) if row else FALLBACK_CONDITION_TIMEOUT
+        seconds = self.claim.patience_s
+        return FALLBACK_CONDITION_TIMEOUT if seconds is None else timedelta(seconds=seconds)

@@ -8,6 +8,5 @@ from medic_tasks.schedule import schedule
 
 app = broker.app()
 app.conf.beat_schedule = schedule()
-app.conf.beat_scheduler = "medic_tasks.beat:Scheduler"
 app.conf.imports = ("medic_tasks.step", "medic_tasks.sweeps", "medic_tasks.housekeeping")
 lifecycle.connect()

@@ -11,6 +11,7 @@ import random
 import secrets
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -95,7 +96,7 @@ def perform(
             return FENCED, False
         decision = machine.decide(
             current, result, position=position, step_count=held.step_count, tries=held.tries,
-            now=_now(), chance=random.random(),  # noqa: S311 - the jitter of a retry
+            now=held.now + timedelta(seconds=time.monotonic() - began), chance=random.random(),  # noqa: S311 - the jitter of a retry
         )  # fmt: skip
         state = _record(held, decision, worker=worker)
     metrics.STEP_SECONDS.labels(current.type, decision.outcome).observe(time.monotonic() - began)
@@ -178,10 +179,6 @@ def _keep_evidence(session: Session, key: dict[str, Any], decision: Decision) ->
             now=database_now(session),
             output=decision.output,
         )
-
-
-def _now() -> Any:
-    return _until_it_answers(lambda: in_transaction(engine(), database_now))
 
 
 def _until_it_answers(work: Callable[[], T]) -> T:

@@ -48,6 +48,7 @@ class Claim:
     mode: str
     variables: dict[str, Any]
     tries: int
+    patience_s: int | None
     parked_at: datetime | None
     deadline_at: datetime | None
     results: dict[str, Any]
@@ -64,6 +65,8 @@ SELECT e.id AS execution_id, e.next_step AS position, e.epoch, e.owner, now() AS
        e.traceparent, e.created_at,
        (SELECT a.resolved_at IS NULL FROM alerts a WHERE a.id = e.alert_id) AS alert_open,
        s.tries, s.parked_at,
+       (SELECT coalesce(w.every_s, w.within_s, 300) + w.grace_s FROM services w
+         WHERE w.id = e.service_id) AS patience_s,
        (SELECT coalesce(jsonb_object_agg(
                    d.name, coalesce(d.output, '{}') || jsonb_build_object('state', d.state)), '{}')
           FROM execution_steps d WHERE d.execution_id = e.id AND d.position < e.next_step) AS results,

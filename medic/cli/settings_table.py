@@ -1,0 +1,139 @@
+"""The settings as text: the table of the documentation, and what is in force here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+from pydantic.fields import FieldInfo
+
+from medic.settings import Settings
+
+NOT_USED = "Read, not used by this version yet."
+HIDDEN = "(set, not shown)"
+
+_INTRODUCTION = """\
+# Settings
+
+<!-- Written by `medic doctor --settings-table`; a test compares it with the code. -->
+
+Medic reads these variables once, at the start. A wrong value stops the start with a line that names the variable; an
+empty value is an unset one. Booleans are `true` or `false`, times `90s`, `5m`, `2h` or a number of seconds. A variable
+marked with * is a secret: it may come from a file instead, which `<NAME>_FILE` names. `medic doctor` shows what is in
+force, without the secrets.
+
+The command line itself reads `MEDIC_BASE_URL` and `MEDIC_API_KEY` (or `MEDIC_API_KEY_FILE`) to know its server.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """One variable that Medic reads."""
+
+    name: str
+    field: str
+    section: str
+    default: str
+    help: str
+    is_secret: bool
+    is_used: bool
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """A variable's value as it may be shown, and whether somebody set it."""
+
+    variable: Variable
+    value: str
+    is_set: bool
+
+
+def variables() -> Iterator[Variable]:
+    """Every variable, in the order of `Settings`."""
+    for field, info in Settings.model_fields.items():
+        extra = info.json_schema_extra
+        assert isinstance(extra, dict) and info.alias is not None, field
+        yield Variable(
+            name=info.alias,
+            field=field,
+            section=str(extra["section"]),
+            default=_plain(info.default),
+            help=info.description or "",
+            is_secret=_is_secret(info),
+            is_used=not extra.get("unused", False),
+        )
+
+
+def settings_document() -> str:
+    """``docs/settings.md``."""
+    lines = [_INTRODUCTION]
+    section = None
+    for variable in variables():
+        if variable.section != section:
+            section = variable.section
+            title = "Redis" if section == "redis" else "API" if section == "api" else section.capitalize()
+            lines += [*([""] if len(lines) > 1 else []), f"## {title}", "", "| variable | default | what it does |",
+                      "| --- | --- | --- |"]  # fmt: skip
+        star = "*" if variable.is_secret else ""
+        default = f"`{variable.default}`" if variable.default else "unset"
+        note = "" if variable.is_used else f" {NOT_USED}"
+        text = (variable.help + note).replace("|", "\\|").replace("*", "\\*")
+        lines.append(f"| `{variable.name}`{star} | {default} | {text} |")
+    return "\n".join(lines) + "\n"
+
+
+def in_force(settings: Settings, environ: Mapping[str, str]) -> list[InForce]:
+    """What holds here, secrets masked."""
+    return [
+        InForce(
+            variable,
+            _shown(variable, getattr(settings, variable.field)),
+            bool(environ.get(variable.name) or environ.get(f"{variable.name}_FILE")),
+        )
+        for variable in variables()
+    ]
+
+
+def masked_url(url: str) -> str:
+    """A server's URL without its password, nor any option that could be one."""
+    rest = url.partition("://")[2]
+    try:
+        parts = urlsplit(url)
+        user = f"{parts.username}{':***' if parts.password is not None else ''}@" if parts.username else ""
+        # libpq allows several hosts, which the parser takes for a port: the text between is shown as it is.
+        hosts = parts.netloc.rpartition("@")[2]
+    except ValueError:
+        return HIDDEN
+    if not rest or "@" in parts.path:  # a slash in a password: whatever follows may be part of it
+        return HIDDEN
+    options = [
+        option for option in parts.query.split("&") if re.match(r"(host|port|sslmode|virtual_host)=", option)
+    ]
+    query = f"?{'&'.join(options)}" if options else ""
+    return f"{parts.scheme}://{user}{hosts}{parts.path}{query}"
+
+
+def _shown(variable: Variable, value: Any) -> str:
+    if isinstance(value, SecretStr):
+        text = value.get_secret_value()
+        return masked_url(text) if variable.name.endswith("_URL") else HIDDEN
+    return _plain(value)
+
+
+def _plain(value: Any) -> str:
+    match value:
+        case None:
+            return ""
+        case bool():
+            return str(value).lower()
+        case tuple():
+            return ",".join(value)
+    return str(value)
+
+
+def _is_secret(info: FieldInfo) -> bool:
+    return "SecretStr" in str(info.annotation)
