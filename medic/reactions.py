@@ -49,7 +49,7 @@ def react(session: Session, failing: Sequence[Failing], *, now: datetime) -> lis
         )
         .where(Trigger.kind == "alert", Trigger.enabled, Playbook.enabled, Playbook.deleted_at.is_(None))
         .order_by(Trigger.position, Trigger.consecutive_failures.desc(), Trigger.id)
-    ).tuples().all()  # fmt: skip
+    ).all()  # fmt: skip
     if not triggers:
         return []
     ran = _already_started(session, [case.alert_id for case in failing])

@@ -61,7 +61,7 @@ def find(session: Session, name: str) -> tuple[Script, ScriptVersion]:
         select(Script, ScriptVersion)
         .join(ScriptVersion, (ScriptVersion.script_id == Script.id) & (ScriptVersion.version == Script.version))
         .where(Script.name == name)
-    ).tuples().one_or_none()  # fmt: skip
+    ).one_or_none()  # fmt: skip
     if row is None:
         raise NotFound(f"There is no script {name}.")
     return row
@@ -77,4 +77,4 @@ def page(session: Session, *, after: str | None, limit: int) -> list[tuple[Scrip
         .order_by(Script.name)
         .limit(limit)
     )
-    return list(session.execute(query.where(Script.name > after) if after else query).tuples())
+    return list(session.execute(query.where(Script.name > after) if after else query))

@@ -153,15 +153,11 @@ def find(session: Session, name: str) -> tuple[Service, ServiceState]:
 
     :raises NotFound: no such service.
     """
-    row = (
-        session.execute(
-            select(Service, ServiceState)
-            .join(ServiceState, ServiceState.service_id == Service.id)
-            .where(Service.name == name)
-        )
-        .tuples()
-        .one_or_none()
-    )
+    row = session.execute(
+        select(Service, ServiceState)
+        .join(ServiceState, ServiceState.service_id == Service.id)
+        .where(Service.name == name)
+    ).one_or_none()
     if row is None:
         raise NotFound(f"There is no service {name}.")
     return row
@@ -189,7 +185,7 @@ def page(
         query = query.where(Service.tags.contains([tag]))
     if patterns is not None:
         query = query.where(Service.name.regexp_match(names_regex(patterns)))
-    return list(session.execute(query).tuples())
+    return list(session.execute(query))
 
 
 def count(session: Session, *, patterns: Sequence[str] | None = None) -> int:
@@ -233,7 +229,7 @@ def names_around_all(
             select(Team.id, Team.name).where(
                 Team.id.in_({s.team_id for s in services if s.team_id is not None})
             )
-        ).tuples()
+        )
     )
     parents: dict[int, list[str]] = {service.id: [] for service in services}
     rows = session.execute(
@@ -281,7 +277,7 @@ def _values(session: Session, policy: Policy) -> dict[str, Any]:
 def _depend(session: Session, service: Service, parents: tuple[str, ...]) -> None:
     if not parents:
         return
-    found = dict(session.execute(select(Service.name, Service.id).where(Service.name.in_(parents))).tuples())
+    found = dict(session.execute(select(Service.name, Service.id).where(Service.name.in_(parents))))
     missing = sorted(set(parents) - found.keys())
     if missing:
         raise Invalid.at("depends_on", f"there is no service {missing[0]}")

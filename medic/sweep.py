@@ -85,7 +85,7 @@ def sweep_batch(session: Session, *, now: datetime | None = None) -> Swept:
         .order_by(ServiceState.due_at, ServiceState.service_id)
         .limit(BATCH)
         .with_for_update(of=ServiceState, key_share=True, skip_locked=True)
-    ).tuples().all()  # fmt: skip
+    ).all()  # fmt: skip
     if not rows:
         return Swept()
     swept = Swept(lag=at - min(state.due_at for _, state in rows if state.due_at is not None))
@@ -287,7 +287,7 @@ def _apply(session: Session, verdicts: Sequence[Judged], swept: Swept, now: date
     standing = dict(
         session.execute(
             select(Alert.service_id, Alert.id).where(Alert.service_id.in_(ids), Alert.resolved_at.is_(None))
-        ).tuples()
+        )
     )
     failing: list[Failing] = []
     for service, _, verdict in verdicts:
