@@ -116,7 +116,7 @@ def test_a_damaged_or_moved_envelope_is_not_rewrapped() -> None:
     with pytest.raises(SealBroken):
         rewrap(BOTH, old, replace(HERE, id="8"))
     with pytest.raises(SealBroken):
-        rewrap(BOTH, old[:20] + b"\0" + old[21:], HERE)
+        rewrap(BOTH, old[:20] + bytes([old[20] ^ 1]) + old[21:], HERE)
 
 
 def test_the_canary_lets_the_right_keys_start() -> None:

@@ -76,7 +76,7 @@ class Watch:
         carried = carry(self.state)
         columns = {
             name: getattr(self.state, name)
-            for name in ("policy_version", "last_success_at", "last_signal_at", "failures", "successes")
+            for name in ("policy_version", "last_success_at", "failures", "successes", "folded_id")
         }
         assert restore(carried, status=self.state.status.value, **columns) == self.state
         signals = [signal for signal in self.heard if signal.received_at <= now]
