@@ -13,12 +13,14 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from medic import alerts, audit
+from medic.db import advisory_lock, sqlstate
 from medic.errors import Conflict, Forbidden, Invalid, NotFound, PreconditionFailed
 from medic.models.alerting import Team
 from medic.models.monitoring import Service, ServiceDependency, ServiceState
 from medic.schedule import parse_schedule
 
 DEFAULT_GRACE_S = 60
+CHECK_VIOLATION = "23514"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,10 @@ def create(
                 .returning(Service)
             ).one()  # fmt: skip
     except IntegrityError as error:
+        if sqlstate(error) == CHECK_VIOLATION:
+            raise Invalid(
+                f"The service {name} cannot be kept: its name or a number is out of range."
+            ) from error
         raise Conflict(f"A service {name} exists already.") from error
     session.execute(
         insert(ServiceState).values(
@@ -141,6 +147,11 @@ def remove(
 ) -> None:
     """Delete a service: its alert closes, its heartbeats go by retention, its executions stay as history."""
     service = _locked(session, name, if_match)
+    # Ingest and the sweep hold this row when they come to the service's runs and alert: behind it, no alert
+    # opens between the closing and the deletion, and none of them waits for the other.
+    session.execute(
+        select(ServiceState.service_id).where(ServiceState.service_id == service.id).with_for_update()
+    )
     alerts.close_for(session, service_id=service.id, resolution="deleted", now=now, actor=actor)
     session.execute(delete(Service).where(Service.id == service.id))
     audit.append(
@@ -197,9 +208,9 @@ def count(session: Session, *, patterns: Sequence[str] | None = None) -> int:
 
 
 def names_regex(patterns: Sequence[str]) -> str:
-    """A POSIX expression for names that match one of the globs; names hold no special characters but dots."""
+    """A POSIX expression for names that match one of the globs; all else stands for itself."""
     inner = "|".join(
-        "".join({"*": ".*", "?": "."}.get(char, "\\" + char if char in ".-_" else char) for char in pattern)
+        "".join({"*": ".*", "?": "."}.get(char, char if char.isalnum() else "\\" + char) for char in pattern)
         for pattern in patterns
     )
     return f"^({inner})$" if patterns else "^$"
@@ -229,7 +240,7 @@ def names_around_all(
             select(Team.id, Team.name).where(
                 Team.id.in_({s.team_id for s in services if s.team_id is not None})
             )
-        )
+        ).all()
     )
     parents: dict[int, list[str]] = {service.id: [] for service in services}
     rows = session.execute(
@@ -277,10 +288,11 @@ def _values(session: Session, policy: Policy) -> dict[str, Any]:
 def _depend(session: Session, service: Service, parents: tuple[str, ...]) -> None:
     if not parents:
         return
-    found = dict(session.execute(select(Service.name, Service.id).where(Service.name.in_(parents))))
+    found = dict(session.execute(select(Service.name, Service.id).where(Service.name.in_(parents))).all())
     missing = sorted(set(parents) - found.keys())
     if missing:
         raise Invalid.at("depends_on", f"there is no service {missing[0]}")
+    advisory_lock(session, "service-dependencies")  # two changes at once must not close a circle together
     if _reaches(session, set(found.values()), service.id):
         raise Invalid.at("depends_on", "would close a circle")
     session.execute(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from celery import signals
@@ -14,9 +15,14 @@ from medic.telemetry.logs import bind_context, clear_context, configure_logging
 from medic.telemetry.traces import configure_tracing, shutdown_tracing
 from medic_tasks.liveness import mark_alive
 
+COMPONENT = next((word for word in sys.argv if word in {"worker", "beat", "flower"}), "worker")
+"""Which of Celery's commands this process is."""
+
 
 def connect() -> None:
     """Hook into Celery's signals; called once, by the application's module."""
+    # At once, and not only when Celery asks: Flower never does, and a worker warns before it does.
+    configure_logging(settings_.current(), COMPONENT)
     signals.setup_logging.connect(_logging, weak=False)
     signals.worker_init.connect(_worker_starts, weak=False)
     signals.worker_process_init.connect(_pool_process_starts, weak=False)
@@ -28,7 +34,7 @@ def connect() -> None:
 
 
 def _logging(**_: Any) -> None:
-    configure_logging(settings_.current(), "worker")
+    configure_logging(settings_.current(), COMPONENT)
 
 
 def _trace(component: str) -> None:

@@ -103,7 +103,8 @@ def beat_arguments(settings: Settings) -> list[str]:
 
 def flower_arguments(settings: Settings) -> list[str]:
     """Flower's, for Python; the rest is in `flower_environ`."""
-    return [*_CELERY, "flower", f"--logging={settings.log_level.lower()}"]
+    # Its own logging would take the root logger's place, and its lines another form.
+    return [*_CELERY, "flower", "--logging=none"]
 
 
 def flower_environ(settings: Settings) -> dict[str, str]:

@@ -20,6 +20,9 @@ import structlog
 from medic.settings import Settings
 from medic.telemetry.log_format import JsonLine, TextLine
 
+# What these say at INFO happens every second or at each request, and says nothing of Medic's own.
+CHATTY = ("alembic", "celery.app.trace", "celery.beat", "celery.worker.strategy", "kombu", "tornado.access")
+
 
 class StdoutHandler(logging.StreamHandler[TextIO]):
     """Writes to the stdout of the moment, and never prints a record that it could not render."""
@@ -84,6 +87,9 @@ def configure_logging(settings: Settings, component: str) -> None:
             root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(settings.log_level)
+    for name in CHATTY:
+        quiet = logging.WARNING if settings.log_level == "INFO" else logging.NOTSET
+        logging.getLogger(name).setLevel(quiet)
     logging.captureWarnings(capture=True)
     structlog.configure(
         processors=[

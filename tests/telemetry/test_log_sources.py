@@ -43,7 +43,7 @@ def test_a_celery_worker_and_its_pool_write_this_format_only(
         "--without-heartbeat", module="celery", BROKER=broker, stderr=subprocess.DEVNULL,  # banners; its records go to stdout
     )  # fmt: skip
     output = ""
-    while "succeeded" not in output:
+    while "task.ran" not in output:
         read = worker.stdout.readline()
         assert read, output
         output += read
@@ -55,11 +55,9 @@ def test_a_celery_worker_and_its_pool_write_this_format_only(
     assert {line["Resource"]["medic.component"] for line in seen} == {"worker"}
     (ran,) = [line for line in seen if line["Body"] == "task.ran"]
     assert ran["Attributes"]["task_id"] == "t-1"
-    for phase in ("received", "succeeded"):
-        (line,) = [line for line in seen if phase in line["Body"]]
-        assert line["Attributes"]["task_id"] == "t-1"
-        assert line["Attributes"]["task"] == "medic.probe"
-        assert "data" not in line["Attributes"]
+    assert any(line["Body"].endswith("ready.") for line in seen)
+    # What Celery says of each message is noise beside a tick every other second.
+    assert not [line for line in seen if "received" in line["Body"] or "succeeded" in line["Body"]]
 
 
 SERVER = """
