@@ -51,6 +51,7 @@ COMMANDS: dict[str, str] = {
     "playbook": "medic.cli.playbook:playbook",
     "reject": "medic.cli.approval:reject",
     "resume-all": "medic.cli.stop:resume_all",
+    "run": "medic.cli.run:run",
     "script": "medic.cli.script:script",
     "secret": "medic.cli.secret:secret",
     "service": "medic.cli.service:service",

@@ -13,6 +13,7 @@ from requests.auth import AuthBase
 
 from medic import __version__
 from medic.cli.address import Address
+from medic.cli.output import printable
 from medic.errors import (
     Conflict,
     Forbidden,
@@ -143,7 +144,7 @@ class Client:
         status = response.status_code
         if 300 <= status < 400:
             raise Unavailable(
-                f"{self.url} sends its callers on to {response.headers.get('Location', 'another place')}: "
+                f"{self.url} sends its callers on to {printable(response.headers.get('Location', '?'))}: "
                 "if that is your Medic, give it as --url. The key was not sent there."
             )
         try:
@@ -158,7 +159,7 @@ class Client:
 def refusal(status: int, body: Any, *, retry_after: str | None = None) -> MedicError:
     """A problem (RFC 9457) as the error that the API raised."""
     body = body if isinstance(body, dict) else {}
-    message = str(body.get("detail") or body.get("title") or f"The server answered {status}.")
+    message = printable(str(body.get("detail") or body.get("title") or f"The server answered {status}."))
     wait = float(retry_after) if retry_after and retry_after.isdecimal() else 5.0
     if status == 429:
         return Throttled(f"{message} (again in {wait:.0f} s)", retry_after=wait)
@@ -189,7 +190,10 @@ def is_loopback(url: str) -> bool:
 
 def _problem(item: dict[str, Any]) -> Problem:
     return Problem(
-        str(item.get("path", "")), str(item.get("message", "")), item.get("line"), item.get("column")
+        printable(str(item.get("path", ""))),
+        printable(str(item.get("message", ""))),
+        item.get("line"),
+        item.get("column"),
     )
 
 

@@ -24,7 +24,8 @@ class Remote:
     """A server, and the form of the output."""
 
     def __init__(self, *, url: str | None, key: str | None, data_dir: Path | None, as_json: bool) -> None:
-        self._given = (url, key, data_dir)
+        self._given = (url, key)
+        self.data_dir = data_dir
         self.as_json = as_json
 
     @functools.cached_property
@@ -33,8 +34,8 @@ class Remote:
 
         :raises Misconfigured: when no server is named.
         """
-        url, key, data_dir = self._given
-        return Client(find_address(os.environ, url=url, key=key, data_dir=data_dir))
+        url, key = self._given
+        return Client(find_address(os.environ, url=url, key=key, data_dir=self.data_dir))
 
     def show(self, item: Mapping[str, Any], *, leave_out: Sequence[str] = ()) -> None:
         """Print one object."""

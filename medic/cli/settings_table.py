@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
@@ -15,6 +14,7 @@ from medic.settings import Settings
 
 NOT_USED = "Read, not used by this version yet."
 HIDDEN = "(set, not shown)"
+_HARMLESS = re.compile(r"(host|port|sslmode|virtual_host)=")
 
 _INTRODUCTION = """\
 # Settings
@@ -56,7 +56,8 @@ def variables() -> Iterator[Variable]:
     """Every variable, in the order of `Settings`."""
     for field, info in Settings.model_fields.items():
         extra = info.json_schema_extra
-        assert isinstance(extra, dict) and info.alias is not None, field
+        assert isinstance(extra, dict), field
+        assert info.alias is not None, field
         yield Variable(
             name=info.alias,
             field=field,
@@ -99,22 +100,21 @@ def in_force(settings: Settings, environ: Mapping[str, str]) -> list[InForce]:
 
 
 def masked_url(url: str) -> str:
-    """A server's URL without its password, nor any option that could be one."""
-    rest = url.partition("://")[2]
-    try:
-        parts = urlsplit(url)
-        user = f"{parts.username}{':***' if parts.password is not None else ''}@" if parts.username else ""
-        # libpq allows several hosts, which the parser takes for a port: the text between is shown as it is.
-        hosts = parts.netloc.rpartition("@")[2]
-    except ValueError:
-        return HIDDEN
-    if not rest or "@" in parts.path:  # a slash in a password: whatever follows may be part of it
-        return HIDDEN
-    options = [
-        option for option in parts.query.split("&") if re.match(r"(host|port|sslmode|virtual_host)=", option)
-    ]
-    query = f"?{'&'.join(options)}" if options else ""
-    return f"{parts.scheme}://{user}{hosts}{parts.path}{query}"
+    """A server's URL without its password, nor any option that could be one.
+
+    Read by hand: libpq and kombu allow what no URL parser does, and a parser that errs shows a password.
+    """
+    scheme, sign, rest = url.partition("://")
+    user_info, at, place = rest.rpartition("@")
+    if not sign or "?" in user_info or "#" in user_info:
+        return HIDDEN  # which @ ends the password cannot be told
+    user, colon, _ = user_info.partition(":")
+    # A word before the @ of a Redis URL is most often a password whose colon was forgotten.
+    named = user + (":***" if colon else "") if scheme.startswith("postgres") else "***"
+    shown = f"{named}@" if at else ""
+    where, _, query = place.partition("#")[0].partition("?")
+    options = "&".join(option for option in query.split("&") if _HARMLESS.match(option))
+    return f"{scheme}://{shown}{where}{f'?{options}' if options else ''}"
 
 
 def _shown(variable: Variable, value: Any) -> str:
