@@ -6,13 +6,13 @@ cache of at most five seconds holds rows, never verdicts, so a revocation takes 
 
 from __future__ import annotations
 
+import re
 import secrets
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from fnmatch import fnmatchcase
 
 from pydantic import SecretStr
 from sqlalchemy import Engine, insert, or_, select
@@ -20,9 +20,10 @@ from sqlalchemy.orm import Session
 
 from medic import audit
 from medic.crypto import api_keys
-from medic.db import advisory_lock, database_now, in_transaction, make_engine, transaction
+from medic.db import advisory_lock, database_now, in_transaction, make_engine
 from medic.errors import Conflict, Forbidden, Invalid, NotFound, Unauthenticated
 from medic.models.access import ApiKey
+from medic.playbook.glob import matches
 
 SCOPES: dict[str, str] = {
     "admin": "everything",
@@ -37,6 +38,7 @@ SCOPES: dict[str, str] = {
     "scripts:write": "register scripts",
     "metrics:read": "read /metrics",
 }
+_PATTERN = re.compile(r"[a-z0-9._*?-]{1,128}", re.ASCII)
 CACHE_SECONDS = 5.0
 CACHE_SIZE = 10_000
 
@@ -61,7 +63,7 @@ class Caller:
     def may_touch(self, service: str) -> bool:
         """Whether the key is for this service."""
         return self.service_patterns is None or any(
-            fnmatchcase(service, pattern) for pattern in self.service_patterns
+            matches(pattern, service) for pattern in self.service_patterns
         )
 
 
@@ -105,8 +107,7 @@ class Keyring:
         held = self._rows.get(key_id)
         if held is not None and at - held[0] < CACHE_SECONDS:
             return held[1]
-        with transaction(self._engine) as session:
-            row = session.get(ApiKey, key_id)
+        row = in_transaction(self._engine, lambda session: session.get(ApiKey, key_id))
         with self._lock:
             if row is None:
                 self._rows.pop(key_id, None)  # an unknown id is never remembered
@@ -124,13 +125,17 @@ def create_key(
     """Make a key.
 
     :returns: its public id, and its text, which is shown this once and stored nowhere.
-    :raises Invalid: an unknown scope, or an end in the past.
+    :raises Invalid: an unknown scope, an end in the past, or a pattern that no name can match.
     """
     unknown = sorted(set(scopes) - SCOPES.keys())
     if unknown or not scopes:
         raise Invalid.at("scopes", f"must be some of: {', '.join(SCOPES)}")
     if expires_at is not None and expires_at <= now:
         raise Invalid.at("expires_at", "is in the past")
+    if any(_PATTERN.fullmatch(pattern) is None for pattern in service_patterns or ()):
+        raise Invalid.at(
+            "service_patterns", "are names of services, with * and ? for any text and any character"
+        )
     minted = api_keys.mint(random=secrets.token_bytes(api_keys.RANDOM_BYTES))
     session.execute(
         insert(ApiKey).values(

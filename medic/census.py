@@ -22,7 +22,7 @@ def census(session: Session) -> Census:
         .group_by(Execution.state)
     )
     return Census(
-        services=dict(session.execute(by_status).tuples().all()),
+        services=dict(session.execute(by_status).all()),
         alerts_active=session.scalar(active) or 0,
-        executions=dict(session.execute(by_state).tuples().all()),
+        executions=dict(session.execute(by_state).all()),
     )

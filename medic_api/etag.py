@@ -9,12 +9,15 @@ from flask import request
 
 from medic.errors import Invalid
 
+IF_MATCH = {"If-Match": "The ETag that you saw; another version is a 412."}
 _TAG = re.compile(r'(?:W/)?"(\d{1,18})"', re.ASCII)
 
 
-def with_etag(body: dict[str, Any], status: int = 200) -> tuple[dict[str, Any], int, dict[str, str]]:
+def with_etag(
+    body: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None
+) -> tuple[dict[str, Any], int, dict[str, str]]:
     """A view's answer with the ETag of its ``version``."""
-    return body, status, {"ETag": f'"{body["version"]}"'}
+    return body, status, {"ETag": f'"{body["version"]}"'} | (headers or {})
 
 
 def if_match() -> int | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime, timedelta
 from typing import Annotated, Any
 
+from apiflask.schema_adapters import registry
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -18,6 +20,10 @@ from pydantic import (
 from medic.errors import Invalid
 from medic.models.monitoring import NAME_PATTERN
 from medic.times import format_duration, format_time, parse_duration, parse_time
+from medic_api.intake import StrictAdapter
+
+# Here, as every view's models come from here: what reads them stands before the first view is made.
+registry.register("pydantic", StrictAdapter)
 
 MAX_ID = 2**63 - 1
 RESERVED_NAMES = frozenset({"batch", "start", "complete", "fail", "log"})
@@ -53,16 +59,40 @@ def _free_name(value: str) -> str:
     return value
 
 
+def _storable(value: Any) -> Any:
+    """JSON that PostgreSQL and any reader can hold: no NUL, no NaN, no Infinity."""
+    if isinstance(value, str):
+        return _no_nul(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("must not hold NaN or Infinity")
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _no_nul(key)
+            _storable(item)
+    elif isinstance(value, list):
+        for item in value:
+            _storable(item)
+    return value
+
+
 Text = Annotated[str, AfterValidator(_no_nul)]
 Name = Annotated[str, Field(pattern=NAME_PATTERN, examples=["nightly-backup"])]
 NewName = Annotated[Name, AfterValidator(_free_name)]
-Id = Annotated[int, Field(ge=1, le=MAX_ID)]
+Pattern = Annotated[
+    str,
+    Field(
+        pattern=r"^[a-z0-9*?._-]{1,128}$",
+        examples=["web-*"],
+        description="A name; `*` and `?` stand for others.",
+    ),
+]
 Duration = Annotated[
     timedelta,
     BeforeValidator(_duration),
     PlainSerializer(format_duration, return_type=str),
     WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "integer"}], "examples": ["5m", "1h30m", 90]}),
 ]
+JsonValue = Annotated[Any, AfterValidator(_storable)]
 Time = Annotated[
     datetime,
     BeforeValidator(_time),

@@ -12,18 +12,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from flask import Flask, Response, current_app, g, request
+from flask import Response, current_app, g, request
 from sqlalchemy import Engine
 
 from medic import audit
 from medic.access import Caller, Keyring
 from medic.db import transaction
-from medic.errors import Throttled, Unauthenticated
+from medic.errors import Forbidden, Throttled, Unauthenticated
+from medic.group_commit import GroupCommit
 from medic.ratelimit import Decision, Limiter, headers
 from medic.services import count as count_services
 from medic.settings import Settings
 from medic.telemetry import metrics
+from medic_api.directory import Directory
 from medic_api.failures import Failures
+from medic_api.hints import Hints
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -63,6 +66,9 @@ class Services:
     limiter: Limiter
     failures: Failures
     writable: Writable
+    directory: Directory
+    heartbeats: GroupCommit
+    hints: Hints
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +101,25 @@ def actor() -> audit.Actor:
     return audit.Actor("key", caller().key_id, source=request.remote_addr, request_id=g.get("request_id"))
 
 
+def need_service(name: str | None) -> None:
+    """A key that is narrowed to services only sees and touches what belongs to them.
+
+    :raises Forbidden: when this is none of them, or belongs to no service.
+    """
+    key = caller()
+    if key.service_patterns is not None and (name is None or not key.may_touch(name)):
+        raise Forbidden(f"This key is not for the service {name}." if name else "This key needs a service.")
+
+
+def need_wide() -> None:
+    """What reaches every service is not for a key that is narrowed to some.
+
+    :raises Forbidden: when this key is.
+    """
+    if caller().service_patterns is not None:
+        raise Forbidden("This key is narrowed to some services; this reaches all of them.")
+
+
 def guard(*, scope: str | None, rate: str) -> Callable[[View], View]:
     """Let a view be reached only with this scope, within the limit of this rate class."""
 
@@ -102,10 +127,10 @@ def guard(*, scope: str | None, rate: str) -> Callable[[View], View]:
         @functools.wraps(view)
         def guarded(*args: Any, **kwargs: Any) -> Any:
             at = time.monotonic()
-            if scope is not None:
+            if scope is not None and not (scope == "metrics:read" and services().settings.metrics_public):
                 authenticate(at)
                 caller().need(scope)
-            subject = f"key:{caller().key_id}" if scope is not None else f"address:{request.remote_addr}"
+            subject = f"key:{caller().key_id}" if "caller" in g else f"address:{request.remote_addr}"
             writable = services().writable.count(caller()) if rate == "heartbeat_key" else 0
             limit(rate, subject, at, writable=writable)
             return view(*args, **kwargs)
@@ -122,11 +147,12 @@ def authenticate(at: float) -> None:
     address = request.remote_addr or ""
     given = request.headers.get("Authorization", "")
     text = given[7:].strip() if given[:7].lower() == "bearer " else None
-    wait = shared.failures.wait(address, now=at)
+    wait = shared.failures.wait(address, text, now=at)
     if wait > 0:
         raise Throttled("Too many failed keys from this address.", retry_after=wait)
     try:
         g.caller = shared.keyring.authenticate(text)
+        shared.failures.passed(text or "", now=at)
     except Unauthenticated:
         metrics.AUTH_FAILURES.labels("missing" if text is None else "invalid").inc()
         if text is not None:
@@ -149,7 +175,3 @@ def add_limit_headers(response: Response) -> Response:
         for name, value in headers(decision).items():
             response.headers.setdefault(name, value)
     return response
-
-
-def install(app: Flask) -> None:
-    app.after_request(add_limit_headers)

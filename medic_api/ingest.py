@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from apiflask import APIBlueprint
-from flask import Response, json, request
-from pydantic import Field, FiniteFloat, ValidationError
+from flask import Response, json
+from pydantic import Field, FiniteFloat
 from sqlalchemy.orm import Session
 
-from medic import heartbeats, services
+from medic import services
 from medic.db import database_now, in_transaction
-from medic.errors import Conflict, Forbidden, Invalid, Malformed, NotFound
+from medic.errors import Conflict, Invalid, NotFound
 from medic.heartbeats import Signal, Watched, Written
 from medic.telemetry import metrics
-from medic.times import format_time, parse_duration
-from medic_api.fields import RESERVED_NAMES, Answer, Name, Request, Text, Time
+from medic.times import format_time
+from medic_api.fields import RESERVED_NAMES, Answer, Duration, Name, Request, Text, Time
 from medic_api.guard import actor, caller, guard, limit
 from medic_api.guard import services as shared
-from medic_api.problems import invalid_body, validation_problems
 
 MAX_MESSAGE_BYTES = 10_000
 MAX_METRICS = 50
 FUTURE = timedelta(seconds=60)
-CACHE_SECONDS = 5.0
-CACHE_SIZE = 200_000
 
 bp = APIBlueprint("ingest", __name__, url_prefix="/v1", tag="Heartbeats")
 
@@ -49,7 +45,7 @@ class HeartbeatIn(Request):
     id: Text | None = Field(
         None, min_length=1, max_length=200, description="Stored at most once per service."
     )
-    metrics: dict[str, FiniteFloat] | None = Field(None, max_length=MAX_METRICS)
+    metrics: dict[Text, FiniteFloat] | None = Field(None, max_length=MAX_METRICS)
 
 
 class HeartbeatOut(Answer):
@@ -62,69 +58,40 @@ class HeartbeatOut(Answer):
     message_cut: bool = Field(description="The message was longer than 10 kB and is cut.")
 
 
-class Directory:
-    """The services that this process heard of lately, as ingest needs them.
+class CreateQuery(Request):
+    """What an unknown service becomes."""
 
-    A policy that changed meanwhile is harmless: its version no longer fits the hot row, and the sweep decides.
-    """
-
-    def __init__(self) -> None:
-        self._known: dict[str, tuple[float, Watched]] = {}
-        self._lock = threading.Lock()
-
-    def find(self, name: str) -> Watched | None:
-        at = time.monotonic()
-        held = self._known.get(name)
-        if held is not None and at - held[0] < CACHE_SECONDS:
-            return held[1]
-        found = in_transaction(shared().engine, lambda session: heartbeats.watched(session, [name])).get(name)
-        with self._lock:
-            if found is None:
-                self._known.pop(name, None)
-            else:
-                if len(self._known) >= CACHE_SIZE:
-                    self._known.clear()
-                self._known[name] = (at, found)
-        return found
-
-    def forget(self, name: str) -> None:
-        with self._lock:
-            self._known.pop(name, None)
-
-
-DIRECTORY = Directory()
+    create: Literal["0", "1"] = Field("0", description="1 makes the service if there is none.")
+    every: Duration = Field(timedelta(minutes=5), ge=timedelta(seconds=1))
+    grace: Duration = timedelta(seconds=services.DEFAULT_GRACE_S)
 
 
 @bp.post("/heartbeats")
+@guard(scope="heartbeats:write", rate="heartbeat_key")
 @bp.doc(
     summary="Send a heartbeat",
     description="Answers 202 once the heartbeat is committed. `?create=1&every=5m&grace=1m` makes an unknown "
     "service, if the key has `services:write`. Send an `id` to make a retry harmless.",
     responses={200: "A repeat: stored before.", 404: "No such service."},
 )
+@bp.input(CreateQuery, location="query")
+@bp.input(HeartbeatIn, location="json")
 @bp.output(HeartbeatOut, status_code=202)
-@guard(scope="heartbeats:write", rate="heartbeat_key")
-def send_heartbeat() -> Response:
-    try:
-        body = HeartbeatIn.model_validate_json(request.get_data())
-    except ValidationError as error:
-        problems = validation_problems(error)
-        if any(
-            item["type"] == "json_invalid" for item in error.errors(include_input=False, include_url=False)
-        ):
-            raise Malformed("The body is not JSON.") from None
-        return invalid_body(problems)
-    services.need_touch(caller().may_touch(body.service), body.service)
-    limit("heartbeat", f"service:{body.service}", time.monotonic())
-    known = DIRECTORY.find(body.service) or _create(body.service)
-    signal, cut = to_signal(body, known, arrival=datetime.now(UTC))
-    written = in_transaction(shared().engine, lambda session: heartbeats.write(session, [signal]))[0]
-    if written.id is None:
-        DIRECTORY.forget(body.service)
-        raise NotFound(f"There is no service {body.service}.")
-    if not written.is_repeat:
-        metrics.HEARTBEATS.labels(signal.kind).inc()
-    return _answer(body.service, written, cut=cut)
+def send_heartbeat(json_data: HeartbeatIn, query_data: CreateQuery) -> Response:
+    name = json_data.service
+    services.need_touch(caller().may_touch(name), name)
+    limit("heartbeat", f"service:{name}", time.monotonic())
+    directory = shared().directory
+    for _ in range(2):  # a second time when it was made anew since we heard of it
+        known = directory.find(name) or _create(name, query_data)
+        signal, cut = to_signal(json_data, known, arrival=datetime.now(UTC))
+        written = shared().heartbeats.write([signal])[0]
+        if written.id is not None:
+            if not written.is_repeat:
+                metrics.HEARTBEATS.labels(signal.kind).inc()
+            return _answer(name, written, cut=cut)
+        directory.forget(name)
+    raise NotFound(f"There is no service {name}.")
 
 
 def to_signal(body: HeartbeatIn, service: Watched, *, arrival: datetime) -> tuple[Signal, bool]:
@@ -164,26 +131,24 @@ def kind_of(status: str | None, exit_code: int | None) -> str:
     return "ok" if exit_code is None else "complete"
 
 
-def _create(name: str) -> Watched:
-    wish = request.args
-    if wish.get("create") != "1":
+def _create(name: str, wish: CreateQuery) -> Watched:
+    if wish.create != "1":
         raise NotFound(f"There is no service {name}.")
-    if "services:write" not in caller().scopes and "admin" not in caller().scopes:
-        raise Forbidden("Making a service needs the scope services:write.")
+    caller().need("services:write")
+    if name in RESERVED_NAMES or name.isdigit():
+        raise Invalid.at("service", "is a reserved name")
     policy = services.Policy(
-        every_s=int(parse_duration(wish.get("every", "5m"), path="every").total_seconds()),
-        grace_s=int(parse_duration(wish.get("grace", "1m"), path="grace").total_seconds()),
+        every_s=int(wish.every.total_seconds()),
+        grace_s=int(wish.grace.total_seconds()),
         timezone=shared().settings.timezone,
     )
 
     def make(session: Session) -> None:
         services.create(session, name=name, policy=policy, actor=actor(), now=database_now(session))
 
-    if name in RESERVED_NAMES or name.isdigit():
-        raise Invalid.at("service", "is a reserved name")
     with contextlib.suppress(Conflict):  # somebody else got there first
         in_transaction(shared().engine, make)
-    found = DIRECTORY.find(name)
+    found = shared().directory.find(name)
     if found is None:
         raise NotFound(f"There is no service {name}.")
     return found

@@ -7,8 +7,8 @@ import binascii
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
+from uuid import UUID
 
-from pydantic import BaseModel
 from sqlalchemy import Select, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
@@ -54,19 +54,43 @@ def page_by_id(
     session: Session, query: Select[Row], key: InstrumentedAttribute[int], page: Page
 ) -> Sequence[Row]:
     """The rows with the greatest ids behind the cursor, one more than the page holds."""
-    if page.after is not None:
-        if not page.after.isdecimal() or len(page.after) > 18:
-            raise Invalid.at("after", "is not a `next` of this list")
-        query = query.where(key < int(page.after))
+    after = id_cursor(page)
+    if after is not None:
+        query = query.where(key < after)
     return session.scalars(query.order_by(key.desc()).limit(page.limit + 1)).all()
 
 
 def cut(
-    rows: Sequence[Row], page: Page, cursor: Callable[[Row], str], view: type[BaseModel]
+    rows: Sequence[Row], page: Page, cursor: Callable[[Row], str], view: Callable[[Row], Any]
 ) -> dict[str, Any]:
     """The page: its items, and where the next one begins."""
     shown = rows[: page.limit]
     return {
-        "items": [view.model_validate(row) for row in shown],
+        "items": [view(row) for row in shown],
         "next": cursor(shown[-1]) if len(rows) > page.limit else None,
     }
+
+
+def uuid_cursor(page: Page) -> UUID | None:
+    """The cursor of a list by UUID.
+
+    :raises Invalid: when it is none.
+    """
+    if page.after is None:
+        return None
+    try:
+        return UUID(page.after)
+    except ValueError:
+        raise Invalid.at("after", "is not a `next` of this list") from None
+
+
+def id_cursor(page: Page) -> int | None:
+    """The cursor of a list by number.
+
+    :raises Invalid: when it is none.
+    """
+    if page.after is None:
+        return None
+    if not page.after.isdecimal() or len(page.after) > 18:
+        raise Invalid.at("after", "is not a `next` of this list")
+    return int(page.after)

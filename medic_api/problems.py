@@ -6,19 +6,21 @@ from http import HTTPStatus
 from typing import Any
 
 import structlog
-from apiflask import APIFlask, HTTPError
+from apiflask import APIFlask
 from flask import Response, g, json, request
 from pydantic import ValidationError
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.routing import RequestRedirect
 
 from medic.db import is_away, sqlstate
-from medic.errors import Invalid, MedicError, Problem, Throttled, Unavailable
+from medic.errors import Conflict, Invalid, MedicError, Problem, Throttled, Unavailable
 from medic.telemetry import metrics
 
 CONTENT_TYPE = "application/problem+json"
 DATABASE_AWAY = "The database is away; nothing was stored. Try again."
+MISTAKE = "Medic made a mistake; it is in the log under the request's id."
 
 log = structlog.get_logger("medic_api")
 
@@ -27,6 +29,12 @@ _CODES = {
     409: "conflict", 412: "precondition_failed", 413: "too_large", 415: "unsupported_media_type", 422: "invalid",
     429: "throttled", 503: "unavailable",
 }  # fmt: skip
+_TEXTS = {
+    400: "The request could not be read.",
+    404: "There is nothing at this address.",
+    405: "This address does not take this method.",
+    413: "The body is larger than 1 MiB.",
+}
 
 
 def render(
@@ -73,10 +81,11 @@ def from_http(error: HTTPException) -> Response:
     if isinstance(error.response, Response):
         return error.response
     headers = {}
-    allowed = getattr(error, "valid_methods", None)
-    if allowed:
-        headers["Allow"] = ", ".join(sorted(allowed))
-    return render(status, _CODES.get(status, "error"), error.description or "", headers=headers)
+    if isinstance(error, RequestRedirect):
+        headers["Location"] = error.new_url
+    if isinstance(error, MethodNotAllowed) and error.valid_methods:
+        headers["Allow"] = ", ".join(sorted(error.valid_methods))
+    return render(status, _CODES.get(status, "error"), _TEXTS.get(status, error.name), headers=headers)
 
 
 def from_database(error: DBAPIError) -> Response:
@@ -90,7 +99,10 @@ def from_database(error: DBAPIError) -> Response:
     if sqlstate(error) in {"55P03", "57014", "40001", "40P01"}:
         return from_medic(Unavailable("The database is busy; nothing was stored. Try again."))
     log.error("database.error", sqlstate=sqlstate(error), exc_info=error)
-    return render(500, "error", "Medic made a mistake; it is in the log under the request's id.")
+    if sqlstate(error).startswith("23"):
+        # The schema's own rule said no; whatever let it come this far, the request is what is wrong.
+        return from_medic(Conflict("This does not fit what is stored."))
+    return render(500, "error", MISTAKE)
 
 
 def validation_problems(error: ValidationError) -> tuple[Problem, ...]:
@@ -107,24 +119,8 @@ def validation_problems(error: ValidationError) -> tuple[Problem, ...]:
     return tuple(found)
 
 
-def invalid_body(problems: tuple[Problem, ...]) -> Response:
-    first = problems[0]
-    where = f"{first.path}: " if first.path else ""
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return render(422, "invalid", f"{where}{first.message}{more}", problems=problems)
-
-
 def install(app: APIFlask) -> None:
     """Make every error of the application a problem."""
-
-    @app.error_processor
-    def _process(error: HTTPError) -> Response:  # APIFlask's own errors: input that does not fit
-        cause = error.__cause__
-        if isinstance(cause, ValidationError):
-            return invalid_body(validation_problems(cause))
-        detail = str(error.message or "")
-        return render(error.status_code, _CODES.get(error.status_code, "error"), detail)
-
     app.register_error_handler(MedicError, from_medic)
     app.register_error_handler(DBAPIError, from_database)
     app.register_error_handler(
@@ -135,4 +131,4 @@ def install(app: APIFlask) -> None:
     @app.errorhandler(Exception)
     def _mistake(error: Exception) -> Response:
         log.error("request.failed", path=request.path, exc_info=error)
-        return render(500, "error", "Medic made a mistake; it is in the log under the request's id.")
+        return render(500, "error", MISTAKE)

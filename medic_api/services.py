@@ -2,175 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from apiflask import APIBlueprint
 from flask import Response
-from pydantic import Field, model_validator
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from medic import services
 from medic.db import database_now, in_transaction
-from medic.models.monitoring import Heartbeat, Run, Service, ServiceState
-from medic.services import Policy
-from medic_api.etag import if_match, with_etag
-from medic_api.fields import Answer, Duration, Name, NewName, Page, Request, Text, Time
+from medic.models.monitoring import Heartbeat, Run
+from medic_api.etag import IF_MATCH, if_match, with_etag
+from medic_api.fields import Page
 from medic_api.guard import actor, caller, guard
 from medic_api.guard import services as shared
+from medic_api.once import IDEMPOTENT, once
 from medic_api.paging import cut, page_by_time, time_cursor
+from medic_api.service_views import (
+    HeartbeatPage,
+    HeartbeatView,
+    PolicyIn,
+    RunPage,
+    RunView,
+    ServiceIn,
+    ServiceOut,
+    ServicePage,
+    ServiceQuery,
+    shown,
+    view,
+)
 
 bp = APIBlueprint("services", __name__, url_prefix="/v1", tag="Services")
 
-Priority = Literal["p1", "p2", "p3", "p4", "p5"]
-
-
-class PolicyIn(Request):
-    """How a service is watched: exactly one of `every`, `cron`, `on_calendar`, or `at_least` + `within`."""
-
-    every: Duration | None = None
-    cron: Text | None = Field(None, max_length=200, examples=["30 2 * * *"])
-    on_calendar: Text | None = Field(None, max_length=200, examples=["Mon..Fri 09:00"])
-    at_least: int | None = Field(None, ge=1, le=1_000_000)
-    within: Duration | None = None
-    timezone: Text | None = Field(None, max_length=64, examples=["Europe/Berlin"])
-    grace: Duration | None = Field(None, description="Default 1m.")
-    max_runtime: Duration | None = None
-    failure_threshold: int = Field(1, ge=1, le=1000)
-    recovery_threshold: int = Field(1, ge=1, le=1000)
-    renotify_every: Duration | None = None
-    priority: Priority = "p3"
-    tags: list[Name] = Field(default_factory=list, max_length=50)
-    runbook_url: Text | None = Field(None, max_length=2048, pattern="^https?://")
-    description: Text = Field("", max_length=10_000)
-    playbooks: Literal["all", "first"] = Field("all", description="Which of several matching playbooks run.")
-    team: Name | None = None
-    depends_on: list[Name] = Field(default_factory=list, max_length=50)
-    paused: bool = False
-
-    @model_validator(mode="after")
-    def _one_schedule(self) -> PolicyIn:
-        given = [
-            kind for kind in ("every", "cron", "on_calendar", "at_least") if getattr(self, kind) is not None
-        ]
-        if len(given) != 1:
-            raise ValueError("give exactly one of every, cron, on_calendar, or at_least with within")
-        if (self.at_least is None) != (self.within is None):
-            raise ValueError("at_least and within go together")
-        return self
-
-    def policy(self) -> Policy:
-        return Policy(
-            every_s=_seconds(self.every),
-            cron=self.cron,
-            on_calendar=self.on_calendar,
-            at_least=self.at_least,
-            within_s=_seconds(self.within),
-            timezone=self.timezone or shared().settings.timezone,
-            grace_s=services.DEFAULT_GRACE_S if self.grace is None else int(self.grace.total_seconds()),
-            max_runtime_s=_seconds(self.max_runtime),
-            failure_threshold=self.failure_threshold,
-            recovery_threshold=self.recovery_threshold,
-            renotify_every_s=_seconds(self.renotify_every),
-            priority=self.priority,
-            tags=tuple(dict.fromkeys(self.tags)),
-            runbook_url=self.runbook_url,
-            description=self.description,
-            playbook_policy=self.playbooks,
-            team=self.team,
-            depends_on=tuple(dict.fromkeys(self.depends_on)),
-        )
-
-
-class ServiceIn(PolicyIn):
-    """A service to make."""
-
-    name: NewName
-
-
-class ServiceOut(Answer):
-    """A service: its policy and its state."""
-
-    id: int
-    uuid: str
-    name: str
-    ping_url: str
-    every: Duration | None
-    cron: str | None
-    on_calendar: str | None
-    at_least: int | None
-    within: Duration | None
-    timezone: str
-    grace: Duration
-    max_runtime: Duration | None
-    failure_threshold: int
-    recovery_threshold: int
-    renotify_every: Duration | None
-    priority: Priority
-    tags: list[str]
-    runbook_url: str | None
-    description: str
-    playbooks: str
-    team: str | None
-    depends_on: list[str]
-    paused: bool
-    version: int
-    status: Literal["new", "up", "late", "down", "paused"]
-    consecutive_failures: int
-    last_success_at: Time | None
-    last_signal_at: Time | None
-    last_signal: str | None
-    due_at: Time | None = Field(description="When Medic looks at it next.")
-    created_at: Time
-
-
-class ServicePage(Answer):
-    items: list[ServiceOut]
-    next: str | None
-
-
-class ServiceQuery(Page):
-    status: Literal["new", "up", "late", "down", "paused"] | None = None
-    tag: Name | None = None
-
-
-class HeartbeatView(Answer):
-    id: int
-    kind: str
-    received_at: Time
-    event_at: Time
-    run_id: str | None
-    duration_ms: int | None
-    exit_code: int | None
-    message: str | None
-    metrics: dict[str, float] | None
-
-
-class HeartbeatPage(Answer):
-    items: list[HeartbeatView]
-    next: str | None
-
-
-class RunView(Answer):
-    id: int
-    run_id: str | None
-    state: Literal["open", "completed", "failed", "lost"]
-    started_at: Time
-    ended_at: Time | None
-    duration_ms: int | None
-    exit_code: int | None
-
-
-class RunPage(Answer):
-    items: list[RunView]
-    next: str | None
-
 
 @bp.post("/services")
-@bp.doc(summary="Make a service")
+@guard(scope="services:write", rate="management")
+@bp.doc(summary="Make a service", extensions={"x-headers": IDEMPOTENT})
 @bp.input(ServiceIn, location="json")
 @bp.output(ServiceOut, status_code=201)
-@guard(scope="services:write", rate="management")
 def create_service(json_data: ServiceIn) -> Any:
     services.need_touch(caller().may_touch(json_data.name), json_data.name)
 
@@ -179,16 +48,18 @@ def create_service(json_data: ServiceIn) -> Any:
             session, name=json_data.name, policy=json_data.policy(), actor=actor(), now=database_now(session),
             paused=json_data.paused,
         )  # fmt: skip
-        return _shown(session, json_data.name)
+        made = ServiceOut.model_validate(shown(session, json_data.name))
+        return made.model_dump(mode="json")
 
-    return with_etag(in_transaction(shared().engine, work), 201)
+    reply = once(work, status=201)
+    return with_etag(reply.body, reply.status, reply.headers)
 
 
 @bp.get("/services")
+@guard(scope="services:read", rate="management")
 @bp.doc(summary="List services by name")
 @bp.input(ServiceQuery, location="query")
 @bp.output(ServicePage)
-@guard(scope="services:read", rate="management")
 def list_services(query_data: ServiceQuery) -> Any:
     def work(session: Session) -> dict[str, Any]:
         rows = services.page(
@@ -196,29 +67,29 @@ def list_services(query_data: ServiceQuery) -> Any:
             tag=query_data.tag, patterns=caller().service_patterns,
         )  # fmt: skip
         around = services.names_around_all(session, [service for service, _ in rows])
-        items = [_view(service, state, *around[service.id]) for service, state in rows[: query_data.limit]]
+        items = [view(service, state, *around[service.id]) for service, state in rows[: query_data.limit]]
         return {"items": items, "next": items[-1]["name"] if len(rows) > query_data.limit else None}
 
     return in_transaction(shared().engine, work)
 
 
-@bp.get("/services/<name>")
+@bp.get("/services/<name:name>")
+@guard(scope="services:read", rate="management")
 @bp.doc(summary="Show a service")
 @bp.output(ServiceOut)
-@guard(scope="services:read", rate="management")
 def show_service(name: str) -> Any:
     services.need_touch(caller().may_touch(name), name)
-    return with_etag(in_transaction(shared().engine, lambda session: _shown(session, name)))
+    return with_etag(in_transaction(shared().engine, lambda session: shown(session, name)))
 
 
-@bp.put("/services/<name>")
+@bp.put("/services/<name:name>")
+@guard(scope="services:write", rate="management")
 @bp.doc(
     summary="Give a service another policy",
-    description="`If-Match` with the service's ETag refuses a lost update.",
+    extensions={"x-headers": IF_MATCH},
 )
 @bp.input(PolicyIn, location="json")
 @bp.output(ServiceOut)
-@guard(scope="services:write", rate="management")
 def change_service(name: str, json_data: PolicyIn) -> Any:
     services.need_touch(caller().may_touch(name), name)
     version = if_match()
@@ -228,15 +99,19 @@ def change_service(name: str, json_data: PolicyIn) -> Any:
             session, name=name, policy=json_data.policy(), actor=actor(), now=database_now(session),
             if_match=version, paused=json_data.paused,
         )  # fmt: skip
-        return _shown(session, name)
+        return shown(session, name)
 
     return with_etag(in_transaction(shared().engine, work))
 
 
-@bp.delete("/services/<name>")
-@bp.doc(summary="Delete a service", description="Its open alert closes; its executions stay.")
-@bp.output({}, status_code=204)
+@bp.delete("/services/<name:name>")
 @guard(scope="services:write", rate="management")
+@bp.doc(
+    summary="Delete a service",
+    description="Its open alert closes; its executions stay.",
+    extensions={"x-headers": IF_MATCH},
+)
+@bp.output({}, status_code=204)
 def delete_service(name: str) -> Any:
     services.need_touch(caller().may_touch(name), name)
     version = if_match()
@@ -249,11 +124,11 @@ def delete_service(name: str) -> Any:
     return Response(status=204)
 
 
-@bp.get("/services/<name>/heartbeats")
+@bp.get("/services/<name:name>/heartbeats")
+@guard(scope="services:read", rate="management")
 @bp.doc(summary="List a service's heartbeats, newest first")
 @bp.input(Page, location="query")
 @bp.output(HeartbeatPage)
-@guard(scope="services:read", rate="management")
 def list_heartbeats(name: str, query_data: Page) -> Any:
     services.need_touch(caller().may_touch(name), name)
 
@@ -261,16 +136,18 @@ def list_heartbeats(name: str, query_data: Page) -> Any:
         service, _ = services.find(session, name)
         query = select(Heartbeat).where(Heartbeat.service_id == service.id)
         rows = page_by_time(session, query, Heartbeat.received_at, Heartbeat.id, query_data)
-        return cut(rows, query_data, lambda row: time_cursor(row.received_at, row.id), HeartbeatView)
+        return cut(
+            rows, query_data, lambda row: time_cursor(row.received_at, row.id), HeartbeatView.model_validate
+        )
 
     return in_transaction(shared().engine, work)
 
 
-@bp.get("/services/<name>/runs")
+@bp.get("/services/<name:name>/runs")
+@guard(scope="services:read", rate="management")
 @bp.doc(summary="List a service's runs, newest first")
 @bp.input(Page, location="query")
 @bp.output(RunPage)
-@guard(scope="services:read", rate="management")
 def list_runs(name: str, query_data: Page) -> Any:
     services.need_touch(caller().may_touch(name), name)
 
@@ -278,54 +155,6 @@ def list_runs(name: str, query_data: Page) -> Any:
         service, _ = services.find(session, name)
         query = select(Run).where(Run.service_id == service.id)
         rows = page_by_time(session, query, Run.started_at, Run.id, query_data)
-        return cut(rows, query_data, lambda row: time_cursor(row.started_at, row.id), RunView)
+        return cut(rows, query_data, lambda row: time_cursor(row.started_at, row.id), RunView.model_validate)
 
     return in_transaction(shared().engine, work)
-
-
-def _seconds(value: Any) -> int | None:
-    return None if value is None else int(value.total_seconds())
-
-
-def _shown(session: Session, name: str) -> dict[str, Any]:
-    service, state = services.find(session, name)
-    return _view(service, state, *services.names_around(session, service))
-
-
-def _view(
-    service: Service, state: ServiceState, team: str | None, parents: tuple[str, ...]
-) -> dict[str, Any]:
-    base = shared().settings.base_url.rstrip("/")
-    return {
-        "id": service.id,
-        "uuid": str(service.uuid),
-        "name": service.name,
-        "ping_url": f"{base}/ping/{service.uuid}",
-        "every": service.every_s,
-        "cron": service.cron,
-        "on_calendar": service.on_calendar,
-        "at_least": service.at_least,
-        "within": service.within_s,
-        "timezone": service.timezone,
-        "grace": service.grace_s,
-        "max_runtime": service.max_runtime_s,
-        "failure_threshold": service.failure_threshold,
-        "recovery_threshold": service.recovery_threshold,
-        "renotify_every": service.renotify_every_s,
-        "priority": service.priority,
-        "tags": service.tags,
-        "runbook_url": service.runbook_url,
-        "description": service.description,
-        "playbooks": service.playbook_policy,
-        "team": team,
-        "depends_on": list(parents),
-        "paused": service.paused_at is not None,
-        "version": service.policy_version,
-        "status": state.status,
-        "consecutive_failures": state.failures,
-        "last_success_at": state.last_success_at,
-        "last_signal_at": state.last_signal_at,
-        "last_signal": state.last_signal_kind,
-        "due_at": state.due_at,
-        "created_at": service.created_at,
-    }

@@ -98,7 +98,7 @@ def approvals_page(
         query = query.where(Approval.state == state)
     if patterns is not None:
         query = query.where(Execution.service_name.regexp_match(names_regex(patterns)))
-    return list(session.execute(query).tuples())
+    return list(session.execute(query))
 
 
 def approval(session: Session, approval_id: int) -> tuple[Approval, Execution]:
@@ -106,15 +106,11 @@ def approval(session: Session, approval_id: int) -> tuple[Approval, Execution]:
 
     :raises NotFound: no such approval.
     """
-    row = (
-        session.execute(
-            select(Approval, Execution)
-            .join(Execution, Execution.id == Approval.execution_id)
-            .where(Approval.id == approval_id)
-        )
-        .tuples()
-        .one_or_none()
-    )
+    row = session.execute(
+        select(Approval, Execution)
+        .join(Execution, Execution.id == Approval.execution_id)
+        .where(Approval.id == approval_id)
+    ).one_or_none()
     if row is None:
         raise NotFound(f"There is no approval {approval_id}.")
     return row

@@ -1,0 +1,95 @@
+"""The application: everything that answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from apiflask import APIFlask
+from flask.json.provider import DefaultJSONProvider
+from sqlalchemy import Engine
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from medic import __version__
+from medic.access import Keyring
+from medic.db import make_engine
+from medic.group_commit import GroupCommit
+from medic.ratelimit import limiter_from
+from medic.settings import Settings
+from medic.telemetry.instrumentation import instrument_engine, instrument_flask
+from medic_api import (
+    alerts,
+    approvals,
+    console,
+    converters,
+    docs,
+    edge,
+    executions,
+    health,
+    ingest,
+    keys,
+    metrics,
+    openapi,
+    playbooks,
+    problems,
+    scripts,
+    secrets,
+    services,
+    stop,
+)
+from medic_api.directory import Directory
+from medic_api.failures import Failures
+from medic_api.guard import Services, Writable
+from medic_api.hints import Hints
+
+MAX_BODY_BYTES = 1_048_576
+
+BLUEPRINTS = (
+    ingest.bp, services.bp, alerts.bp, playbooks.bp, executions.bp, approvals.bp, stop.bp, scripts.bp, secrets.bp,
+    keys.bp, health.bp, metrics.bp, docs.bp, console.bp,
+)  # fmt: skip
+
+
+class StrictJson(DefaultJSONProvider):
+    """JSON as RFC 8259 has it: no NaN, no Infinity."""
+
+    def dumps(self, obj: Any, **options: Any) -> str:
+        return super().dumps(obj, allow_nan=False, **options)
+
+
+def create_app(settings: Settings, *, engine: Engine | None = None) -> APIFlask:
+    """Make the application.  It starts with a database or Redis that is down, and recovers by itself.
+
+    :param engine: in place of one of its own.
+    :raises Misconfigured: when a setting is missing or wrong.
+    """
+    bind = engine or make_engine(
+        settings.need_database_url(), pool_size=settings.database_pool_size, component="medic-api"
+    )
+    app = APIFlask(
+        __name__, title="Medic", version=__version__, docs_path=None, spec_path=None, json_errors=False
+    )
+    instrument_flask(app)
+    instrument_engine(bind)
+    app.json = StrictJson(app)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    app.extensions["medic"] = Services(
+        settings=settings,
+        engine=bind,
+        keyring=Keyring(bind, settings.need_pepper()),
+        limiter=limiter_from(settings),
+        failures=Failures(),
+        writable=Writable(bind),
+        directory=Directory(bind),
+        heartbeats=GroupCommit(bind),
+        hints=Hints(bind),
+    )
+    if settings.trusted_proxies:
+        count = settings.trusted_proxies
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=count, x_proto=count)  # type: ignore[method-assign]
+    converters.install(app)
+    edge.install(app)
+    problems.install(app)
+    openapi.install(app, settings)
+    for blueprint in BLUEPRINTS:
+        app.register_blueprint(blueprint)
+    return app
