@@ -23,8 +23,15 @@ _LOOPBACK = "127.0.0.1"
 def api() -> None:
     """Serve heartbeats, the management API and the console."""
     settings = current()
-    settings.need_database_url()
-    settings.need_pepper()
+    from medic import startup  # noqa: PLC0415 - the other commands start without the database's libraries
+    from medic.db import make_engine  # noqa: PLC0415
+
+    # Here, where a wrong setting is one line and an exit code; the server would start it again and again.
+    engine = make_engine(settings.need_database_url(), component="medic-startup")
+    try:
+        startup.check(settings, engine)
+    finally:
+        engine.dispose()
     _become(api_arguments(settings), _metrics_environ(settings, f"api-{settings.port}"))
 
 
@@ -55,7 +62,7 @@ def beat() -> None:
 def flower() -> None:
     """Show the tasks.  Without MEDIC_FLOWER_BASIC_AUTH it listens on loopback only."""
     settings = _settings_of_a_task_process()
-    _become(flower_arguments(settings), flower_environ(settings))
+    _become(flower_arguments(), flower_environ(settings))
 
 
 def parse_queues(value: str) -> tuple[str, ...]:
@@ -101,7 +108,7 @@ def beat_arguments(settings: Settings) -> list[str]:
     ]  # fmt: skip
 
 
-def flower_arguments(settings: Settings) -> list[str]:
+def flower_arguments() -> list[str]:
     """Flower's, for Python; the rest is in `flower_environ`."""
     # Its own logging would take the root logger's place, and its lines another form.
     return [*_CELERY, "flower", "--logging=none"]

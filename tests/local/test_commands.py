@@ -135,7 +135,7 @@ def test_no_secret_stands_in_the_arguments() -> None:
     commands = [
         api_arguments(settings),
         beat_arguments(settings),
-        flower_arguments(settings),
+        flower_arguments(),
         worker_arguments(settings, name="a", queues=("medic.steps",), concurrency=2, pool="prefork"),
         *(list(components.program(name, settings, environ).argv) for name in components.COMPONENTS),
     ]
