@@ -54,8 +54,10 @@ def app() -> Celery:
 def publish_chain(links: list[Link], *, root_id: str, parent_id: str | None) -> bool:
     """Publish the links as one Celery chain; false when the broker did not take it."""
     steps = [_signature(link) for link in links]
+    # Celery gives the root on to every link, but takes the parent only from the first link itself.
+    steps[0].set(parent_id=parent_id)
     try:
-        chain(*steps, app=app()).apply_async(root_id=root_id, parent_id=parent_id)
+        chain(*steps, app=app()).apply_async(root_id=root_id)
     except (OperationalError, RedisError, OSError) as error:
         log.warning("broker.publish_failed", execution_id=root_id, error=type(error).__name__)
         return False

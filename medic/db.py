@@ -129,6 +129,11 @@ def sqlstate(error: DBAPIError) -> str:
     return getattr(error.orig, "pgcode", None) or ""
 
 
+def is_lost(error: DBAPIError) -> bool:
+    """The whole transaction is lost, and may do better once more; a savepoint does not save it."""
+    return error.connection_invalidated or sqlstate(error) in _RETRIED
+
+
 def is_away(error: DBAPIError) -> bool:
     """The database did not do it because it is away, full or stopping: the caller may come back."""
     code = sqlstate(error)

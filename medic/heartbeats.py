@@ -15,12 +15,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 from sqlalchemy import bindparam, text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Session
 from sqlalchemy.types import BigInteger, Boolean, Float, Integer, SmallInteger, Text
+
+from medic import runs
+from medic.runs import RunSignal
 
 HISTORY_AGE = timedelta(seconds=60)
 """A signal older than this is history: evidence, but no sign of life now."""
@@ -58,9 +60,22 @@ class Signal:
         return self.age_s > HISTORY_AGE.total_seconds()
 
     @property
+    def is_success(self) -> bool:
+        return self.kind in SUCCESSES and not self.exit_code
+
+    @property
+    def is_final(self) -> bool:
+        return self.kind not in {"start", "log"}
+
+    @property
     def stirs(self) -> bool:
         """The sweep has to look: the verdict may change."""
-        return self.kind in {"fail", "start"} or (self.is_history and self.kind in SUCCESSES)
+        return self.kind == "start" or (self.is_final and (self.is_history or not self.is_success))
+
+    @property
+    def ends_run(self) -> bool:
+        """Every final signal ends the run that it names; without a name, a plain ``ok`` ends none."""
+        return self.is_final and (self.run_id is not None or self.kind != "ok" or self.exit_code is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +88,7 @@ class Written:
 
 
 # One statement: lock the hot rows in one order, take the ids that are new, insert, move the hot rows.
-_WRITE = text(
-    """
+_SQL = """
     WITH incoming AS MATERIALIZED (
         SELECT *
           FROM unnest(:ordinal, :service_id, :kind, :age, :run_id, :duration_ms, :exit_code, :message, :metrics,
@@ -86,14 +100,14 @@ _WRITE = text(
          ORDER BY service_id FOR NO KEY UPDATE
     ), numbered AS MATERIALIZED (
         -- Numbered under the lock: within a service, ids grow in the order of commits.
-        SELECT i.*, now() AS received_at, nextval('heartbeats_id_seq') AS id
+        SELECT i.*, {now} AS received_at, nextval('heartbeats_id_seq') AS id
           FROM incoming i JOIN locked l USING (service_id)
          ORDER BY i.ordinal
     ), taken AS (
         INSERT INTO heartbeat_ids (service_id, id, heartbeat_id, received_at)
         SELECT service_id, client_id, id, received_at FROM numbered
          WHERE client_id IS NOT NULL
-         ORDER BY service_id, client_id
+         ORDER BY service_id, client_id, id
             ON CONFLICT DO NOTHING
      RETURNING heartbeat_id
     ), fresh AS MATERIALIZED (
@@ -114,7 +128,7 @@ _WRITE = text(
     ), judged AS (
         SELECT m.*,
                l.quiet AND NOT m.stirs AND (m.success_at IS NULL OR (
-                   l.policy_version = m.policy_version AND m.every_s IS NOT NULL AND now() < l.due_at)) AS stays_quiet
+                   l.policy_version = m.policy_version AND m.every_s IS NOT NULL AND {now} < l.due_at)) AS stays_quiet
           FROM summed m JOIN locked l USING (service_id)
     ), moved AS (
         UPDATE service_states s
@@ -123,22 +137,23 @@ _WRITE = text(
                folded_id = CASE WHEN m.stays_quiet THEN m.last_id ELSE s.folded_id END,
                last_signal_kind = CASE WHEN s.last_signal_at > m.signal_at THEN s.last_signal_kind ELSE m.last_kind END,
                last_signal_at = greatest(s.last_signal_at, m.signal_at),
-               quiet = m.stays_quiet,
+               -- A CHECK is judged on the version of the row that the snapshot saw, before the newest is read.
+               quiet = m.stays_quiet AND s.status = 'up' AND s.failures = 0,
                due_at = CASE
                    WHEN s.status = 'paused' THEN s.due_at
                    WHEN m.stays_quiet THEN greatest(s.due_at, m.success_at + make_interval(secs => m.every_s))
                    WHEN m.stirs OR s.quiet OR (m.success_at IS NOT NULL AND s.status <> 'up')
-                       THEN least(coalesce(s.due_at, now()), now())
+                       THEN least(coalesce(s.due_at, {now}), {now})
                    ELSE s.due_at END
           FROM judged m WHERE s.service_id = m.service_id
     )
-    SELECT i.ordinal, n.id, n.received_at, f.id IS NULL AS is_repeat
+    SELECT i.ordinal, n.id, n.received_at, f.event_at, f.id IS NULL AS is_repeat
       FROM incoming i
       LEFT JOIN numbered n ON n.ordinal = i.ordinal
       LEFT JOIN fresh f ON f.id = n.id
      ORDER BY i.ordinal
-    """
-).bindparams(
+"""
+_TYPES = (
     bindparam("ordinal", type_=ARRAY(Integer)),
     bindparam("service_id", type_=ARRAY(BigInteger)),
     bindparam("kind", type_=ARRAY(Text)),
@@ -154,13 +169,19 @@ _WRITE = text(
     bindparam("stirs", type_=ARRAY(Boolean)),
     bindparam("is_life", type_=ARRAY(Boolean)),
 )
+_WRITE = text(_SQL.format(now="now()")).bindparams(*_TYPES)
+_WRITE_AT = text(_SQL.format(now="CAST(:now AS timestamptz)")).bindparams(*_TYPES)
 
 
-def write(session: Session, signals: Sequence[Signal]) -> list[Written]:
-    """Write the signals, in their order; the caller commits, and answers after that."""
+def write(session: Session, signals: Sequence[Signal], *, now: datetime | None = None) -> list[Written]:
+    """Write the signals, in their order; the caller commits, and answers after that.
+
+    :param now: the moment of their arrival; the transaction's own if none is given, without asking for it.
+    """
     rows = session.execute(
-        _WRITE,
+        _WRITE if now is None else _WRITE_AT,
         {
+            **({} if now is None else {"now": now}),
             "ordinal": list(range(len(signals))),
             "service_id": [s.service.id for s in signals],
             "kind": [s.kind for s in signals],
@@ -174,7 +195,7 @@ def write(session: Session, signals: Sequence[Signal]) -> list[Written]:
             "every_s": [s.service.every_s for s in signals],
             "policy_version": [s.service.policy_version for s in signals],
             "stirs": [s.stirs for s in signals],
-            "is_life": [s.kind in SUCCESSES and not s.is_history for s in signals],
+            "is_life": [s.is_success and not s.is_history for s in signals],
         },
     ).all()
     written = [
@@ -183,73 +204,52 @@ def write(session: Session, signals: Sequence[Signal]) -> list[Written]:
         else Written(row.id, is_repeat=row.is_repeat, received_at=row.received_at)
         for row in rows
     ]
-    for signal, done in zip(signals, written, strict=True):
-        if done.id is not None and not done.is_repeat and signal.kind in {"start", "complete", "fail"}:
-            _follow_run(session, signal, done)
+    runs.follow(
+        session,
+        [
+            _run_signal(signal, row.id, row.event_at)
+            for signal, row in zip(signals, rows, strict=True)
+            if row.event_at is not None and (signal.kind == "start" or signal.ends_run)
+        ],
+    )
+    firsts = _firsts(session, [s for s, done in zip(signals, written, strict=True) if done.is_repeat])
     return [
-        _first(session, signal, done) if done.is_repeat else done
+        firsts.get((signal.service.id, signal.client_id), done) if done.is_repeat else done
         for signal, done in zip(signals, written, strict=True)
     ]
 
 
-def _first(session: Session, signal: Signal, repeat: Written) -> Written:
+_FIRSTS = text(
+    """
+    SELECT h.service_id, h.id, h.heartbeat_id, h.received_at
+      FROM (SELECT DISTINCT * FROM unnest(:service, :id) AS r (service_id, id)) r
+      JOIN heartbeat_ids h ON h.service_id = r.service_id AND h.id = r.id
+    """
+).bindparams(bindparam("service", type_=ARRAY(BigInteger)), bindparam("id", type_=ARRAY(Text)))
+
+
+def _firsts(session: Session, repeats: Sequence[Signal]) -> dict[tuple[int, str | None], Written]:
     """A repeat answers with what the first one got."""
-    row = session.execute(
-        text("SELECT heartbeat_id, received_at FROM heartbeat_ids WHERE service_id = :service AND id = :id"),
-        {"service": signal.service.id, "id": signal.client_id},
-    ).one_or_none()
-    return Written(row[0], is_repeat=True, received_at=row[1]) if row else repeat
-
-
-_START = text(
-    """
-    INSERT INTO runs (service_id, run_id, started_at, start_id) VALUES (:service, :run_id, :at, :id)
-    ON CONFLICT (service_id, run_id) DO NOTHING
-    """
-)
-
-# The run named, or the newest open one without a name that had begun by then.
-_END = text(
-    """
-    UPDATE runs SET state = :state, ended_at = greatest(:at, started_at), exit_code = :exit_code, end_id = :id,
-           duration_ms = coalesce(:duration_ms,
-                                  CAST(extract(epoch FROM greatest(:at, started_at) - started_at) * 1000 AS bigint))
-     WHERE id = (SELECT id FROM runs
-                  WHERE service_id = :service AND state = 'open'
-                    AND (run_id = :run_id OR (CAST(:run_id AS text) IS NULL AND run_id IS NULL AND started_at <= :at))
-                  ORDER BY started_at DESC, id DESC LIMIT 1)
- RETURNING id
-    """
-)
-
-_ENDED_UNSEEN = text(
-    """
-    INSERT INTO runs (service_id, run_id, state, started_at, ended_at, exit_code, duration_ms, start_id, end_id)
-    VALUES (:service, :run_id, :state, :at - make_interval(secs => coalesce(:duration_ms, 0) / 1000.0), :at,
-            :exit_code, :duration_ms, :id, :id)
-    ON CONFLICT (service_id, run_id) DO NOTHING
-    """
-)
-
-
-def _follow_run(session: Session, signal: Signal, done: Written) -> None:
-    assert done.received_at is not None
-    values: dict[str, Any] = {
-        "id": done.id,
-        "service": signal.service.id,
-        "run_id": signal.run_id,
-        "at": done.received_at - timedelta(seconds=max(signal.age_s, 0)),
-        "state": "completed" if signal.kind == "complete" else "failed",
-        "exit_code": signal.exit_code,
-        "duration_ms": signal.duration_ms,
+    if not repeats:
+        return {}
+    values = {"service": [s.service.id for s in repeats], "id": [s.client_id for s in repeats]}
+    return {
+        (service_id, client_id): Written(heartbeat_id, is_repeat=True, received_at=received_at)
+        for service_id, client_id, heartbeat_id, received_at in session.execute(_FIRSTS, values)
     }
-    if signal.kind == "start":
-        session.execute(_START, values)
-        return
-    ended = session.execute(_END, values).scalar_one_or_none()
-    if ended is None and signal.run_id is not None:
-        # Its start was lost or comes later: the run is known by its end.
-        session.execute(_ENDED_UNSEEN, values)
+
+
+def _run_signal(signal: Signal, signal_id: int, event_at: datetime) -> RunSignal:
+    return RunSignal(
+        id=signal_id,
+        service_id=signal.service.id,
+        run_id=signal.run_id,
+        at=event_at,
+        is_start=signal.kind == "start",
+        state="completed" if signal.is_success else "failed",
+        exit_code=signal.exit_code,
+        duration_ms=signal.duration_ms,
+    )
 
 
 def watched(session: Session, names: Sequence[str]) -> dict[str, Watched]:

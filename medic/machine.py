@@ -171,6 +171,15 @@ def _fail(
     )
 
 
+def unreadable(position: int, message: str) -> Decision:
+    """This worker cannot read the playbook's version: a step type that it had is gone."""
+    error = {"code": "unreadable", "message": f"This worker cannot read the playbook: {message}"}
+    return Decision(
+        "failed", position, outcome="failed", step_state="failed", counts_try=True, step_error=error,
+        error=error, rest_error={"code": "not_reached", "message": "The playbook could not be read."},
+    )  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class Loss:
     """What follows when the worker that held a step is gone."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
-from dataclasses import dataclass
+import traceback
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import lru_cache
-from typing import Any
 
 import structlog
 from pydantic import SecretStr
@@ -28,7 +29,8 @@ from medic.sandbox.environment import build_environment
 from medic.sandbox.model import Limits
 from medic.sandbox.runner import run_script
 from medic.steps import load_types
-from medic.steps.base import ActContext, Done, Failed
+from medic.steps.base import ActContext, Done, Failed, Outcome
+from medic.steps.output import fit, fit_output
 from medic_tasks.lease import CancelledBeforeEffect, Lease, LeaseLost
 
 log = structlog.get_logger("medic.act")
@@ -81,44 +83,31 @@ class Acting:
             used[name] = SecretStr(value)
             return value
 
-        scope = Scope(variables=self._variables(), steps=self.claim.results, secret=secret)
+        scope = Scope(variables=self.claim.variables, steps=self.claim.results, secret=secret)
         try:
             if step.when is not None and not holds(step.when, scope):
                 return Skipped("Its condition does not hold.")
             rendered = kind.render(step.spec, scope)
         except MedicError as error:
-            return Failed("cannot_render", error.message)
+            return Failed("cannot_render", Redactor(used).text(error.message))
+        except Exception as error:  # noqa: BLE001 - a step type may be anybody's
+            return _defect(step, error, Redactor(used))
         redactor = Redactor(used)
         try:
-            return kind.act(rendered, self._context(facts, redactor))
+            return _storable(kind.act(rendered, self._context(facts, redactor)), redactor)
         except CancelledBeforeEffect:
             return Failed("cancelled", "Cancelled before the step acted.")
         except MedicError as error:
             return Failed(error.code, redactor.text(error.message))
         except LeaseLost:
             raise
-        except Exception as error:
-            # A defect of a step type must not leave the execution to be taken for a lost worker.
-            log.exception("step.defect", type=step.type)
-            return Failed("defect", f"The step type {step.type} failed with {type(error).__name__}.")
+        except Exception as error:  # noqa: BLE001 - as above
+            return _defect(step, error, redactor)
 
     def _facts(self) -> DatabaseFacts:
         current = settings_.current()
         ring = vault.key_ring(current) if current.secrets_key else None
         return DatabaseFacts(self.engine, self.claim, ring)
-
-    def _variables(self) -> dict[str, Any]:
-        claim = self.claim
-        known = {
-            "EXECUTION_ID": str(claim.execution_id),
-            "PLAYBOOK_ID": claim.playbook_id,
-            "PLAYBOOK_NAME": claim.playbook_name,
-            "SERVICE_ID": claim.service_id,
-            "SERVICE_NAME": claim.service_name,
-            "ALERT_ID": claim.alert_id,
-            "TRIGGER_ID": claim.trigger_id,
-        }
-        return claim.variables | {name: value for name, value in known.items() if value is not None}
 
     def _context(self, facts: DatabaseFacts, redactor: Redactor) -> ActContext:
         claim, step = self.claim, self.step
@@ -154,3 +143,24 @@ class Acting:
         """How long a condition waits that does not say: one period of the service and its grace."""
         seconds = self.claim.patience_s
         return FALLBACK_CONDITION_TIMEOUT if seconds is None else timedelta(seconds=seconds)
+
+
+def _storable(outcome: Outcome, redactor: Redactor) -> Outcome:
+    """The outcome as the database takes it and as it may be shown, whatever the step type left in it.
+
+    :raises TypeError, ValueError: when it holds what is no JSON.
+    """
+    if not isinstance(outcome, Done | Failed):
+        return outcome
+    outcome = replace(outcome, output=fit_output(outcome.output, redactor.text))
+    json.dumps(outcome.output, allow_nan=False)
+    if isinstance(outcome, Failed):
+        return replace(outcome, message=str(fit(outcome.message, redactor.text)))
+    return outcome
+
+
+def _defect(step: Step, error: Exception, redactor: Redactor) -> Failed:
+    """A defect of a step type must not leave the execution to be taken for a lost worker."""
+    trace = redactor.text("".join(traceback.format_exception(error)))
+    log.error("step.defect", type=step.type, trace=trace)
+    return Failed("defect", f"The step type {step.type} failed with {type(error).__name__}.")

@@ -55,6 +55,10 @@ def retention() -> str:
         " WHERE expires_at < now() - :age LIMIT :batch)",
         timedelta(0),
     )
+    _delete(
+        "DELETE FROM coverage WHERE ctid IN (SELECT ctid FROM coverage WHERE until < now() - :age LIMIT :batch)",
+        timedelta(days=keep),
+    )
     return f"dropped {dropped} days, {gone} ids"
 
 

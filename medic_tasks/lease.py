@@ -11,8 +11,11 @@ import structlog
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from medic.db import transaction
+from medic.db import in_transaction
 from medic.executions.claim import EFFECT_MARGIN, LEASE, RENEW_EVERY, Claim, renew
+
+AFTER_A_FAILURE_S = 2.0
+"""A renewal that failed is tried again soon: three that wait their turn would cost the lease."""
 
 log = structlog.get_logger("medic.lease")
 
@@ -69,16 +72,21 @@ class Lease:
 
     def _keep(self) -> None:
         claim = self._claim
-        while not self._over.wait(RENEW_EVERY.total_seconds()):
+        pause = RENEW_EVERY.total_seconds()
+        while not self._over.wait(pause):
             asked_at = time.monotonic()
             try:
-                with transaction(self._engine) as session:
-                    renewal = renew(
+                renewal = in_transaction(
+                    self._engine,
+                    lambda session: renew(
                         session, execution_id=claim.execution_id, epoch=claim.epoch, owner=claim.owner
-                    )
+                    ),
+                )
             except SQLAlchemyError as error:
                 log.warning("lease.not_renewed", error=type(error).__name__)
+                pause = AFTER_A_FAILURE_S
                 continue
+            pause = RENEW_EVERY.total_seconds()
             if renewal is None:
                 self._lost = True
                 return

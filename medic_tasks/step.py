@@ -10,41 +10,36 @@ from __future__ import annotations
 import random
 import secrets
 import time
-from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 import structlog
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
 from medic import broker, machine
 from medic.audit import MEDIC
-from medic.db import database_now, engine, in_transaction, is_away, sqlstate
-from medic.executions import approvals, control
+from medic.db import database_now, engine
+from medic.errors import MedicError
+from medic.executions import approvals, control, late
 from medic.executions import claim as protocol
 from medic.executions.claim import Claim
-from medic.executions.dispatch import dispatch
+from medic.executions.dispatch import Dispatch, publish, raise_epoch
+from medic.executions.patience import patiently
 from medic.executions.pinned import pinned
 from medic.machine import Decision
 from medic.steps import load_types
+from medic.steps.base import Park
 from medic.telemetry import metrics
 from medic.telemetry.logs import bind_context
 from medic_tasks.act import Acting
 from medic_tasks.lease import Lease, LeaseLost
 
-T = TypeVar("T")
-
 log = structlog.get_logger("medic.step")
 app = broker.app()
 
 FENCED = "fenced: the row moved on"
-FIRST_PAUSE_S = 0.2
-LONGEST_PAUSE_S = 5.0
-_BUSY = {"40001", "40P01", "55P03", "57014"}
 
 
 @app.task(name=broker.STEP_TASK, bind=True, max_retries=2, default_retry_delay=1)
@@ -75,31 +70,37 @@ def perform(
     """
     types = load_types()
     acting = [name for name, kind in types.items() if kind.acts]
-    claimed_at = time.monotonic()
-    held = _claim(execution_id, position, epoch, task_id=task_id, worker=worker, acting=acting)
+    held, claimed_at = _claim(execution_id, position, epoch, task_id=task_id, worker=worker, acting=acting)
     if held is None:
-        done = in_transaction(
+        done = patiently(
             engine(),
             lambda session: protocol.is_done(
                 session, execution_id=execution_id, position=position, epoch=epoch
             ),
         )
+        if done and not linked:
+            _dispatch_next(execution_id, epoch)
         return ("done before", True) if done else (FENCED, False)
-    playbook = pinned(held.source)
-    current = playbook.steps[position]
     began = time.monotonic()
+    try:
+        current = pinned(held.source).steps[position]
+    except MedicError as error:
+        state = _record(held, machine.unreadable(position, error.message), worker=worker)
+        return f"the playbook cannot be read ({state})", False
     with Lease(engine(), held, claimed_at=claimed_at) as lease:
         try:
             result = Acting(engine(), held, current, lease).run()
         except LeaseLost:
+            # Nothing happened, so nobody needs to be in doubt: the row is given back, due at once.
             log.warning("step.lease_lost", position=position)
-            return FENCED, False
+            result = Park(held.now)
         decision = machine.decide(
             current, result, position=position, step_count=held.step_count, tries=held.tries,
             now=held.now + timedelta(seconds=time.monotonic() - began), chance=random.random(),  # noqa: S311 - the jitter of a retry
         )  # fmt: skip
         state = _record(held, decision, worker=worker)
     metrics.STEP_SECONDS.labels(current.type, decision.outcome).observe(time.monotonic() - began)
+    log.info("step.done", step=current.name, type=current.type, outcome=decision.outcome, state=state)
     if state is None:
         return "too late: kept as evidence", False
     if state in machine.FINAL_STATES:
@@ -108,35 +109,46 @@ def perform(
     if state != "running":
         return f"{said} ({state})", False
     if not linked:
-        dispatch(engine(), execution_id=execution_id, epoch=epoch)
+        _dispatch_next(execution_id, epoch)
     return said, linked
 
 
 def _claim(
     execution_id: UUID, position: int, epoch: int, *, task_id: str, worker: str, acting: list[str]
-) -> Claim | None:
-    """Claim; when the commit is unsure, read back by the token whether it happened."""
+) -> tuple[Claim | None, float]:
+    """Claim; when the commit is unsure, read back by the token whether it happened.
+
+    :returns: the claim, and this machine's monotonic clock right before it was sent.
+    """
     owner = UUID(bytes=secrets.token_bytes(16), version=4)
-    tried = False
+    tried_at: float | None = None
 
     def attempt(session: Session) -> Claim | None:
-        if tried:
+        nonlocal tried_at
+        if tried_at is not None:
             held = protocol.read_back(session, execution_id=execution_id, owner=owner, acting=acting)
             if held is not None:
                 return held
+        tried_at = time.monotonic()
         return protocol.claim(
             session, execution_id=execution_id, position=position, epoch=epoch, owner=owner, task_id=task_id,
             worker=worker, acting=acting,
         )  # fmt: skip
 
-    def work() -> Claim | None:
-        nonlocal tried
-        try:
-            return in_transaction(engine(), attempt)
-        finally:
-            tried = True
+    held = patiently(engine(), attempt)
+    assert tried_at is not None
+    return held, tried_at
 
-    return _until_it_answers(work)
+
+def _dispatch_next(execution_id: UUID, epoch: int) -> None:
+    """What comes behind the last link of a chain; when it stays out, the row is due and the sweep sends it."""
+
+    def work(session: Session) -> Dispatch | None:
+        return raise_epoch(session, execution_id=execution_id, epoch=epoch)
+
+    ready = patiently(engine(), work)
+    if ready is not None:
+        publish(engine(), ready)
 
 
 def _record(held: Claim, decision: Decision, *, worker: str) -> str | None:
@@ -157,39 +169,29 @@ def _record(held: Claim, decision: Decision, *, worker: str) -> str | None:
                     question=decision.approval,
                 )  # fmt: skip
             return recorded.state
-        if protocol.was_recorded(session, **key):
+        if late.was_recorded(session, **key):
             return session.execute(
                 text("SELECT state FROM executions WHERE id = :id"), {"id": held.execution_id}
             ).scalar_one()
         _keep_evidence(session, key, decision)
         return None
 
-    return _until_it_answers(lambda: in_transaction(engine(), attempt))
+    return patiently(engine(), attempt)
 
 
 def _keep_evidence(session: Session, key: dict[str, Any], decision: Decision) -> None:
     """The lease was lost while the step acted.  If exactly this attempt is in doubt, its result settles it."""
-    in_doubt = protocol.keep_late_result(session, **key, decision=decision)
-    if in_doubt and decision.step_ended and decision.outcome in {"completed", "failed"}:
-        control.settle(
-            session,
-            execution_id=key["execution_id"],
-            verdict="happened" if decision.outcome == "completed" else "fail",
-            actor=MEDIC,
-            now=database_now(session),
-            output=decision.output,
-        )
-
-
-def _until_it_answers(work: Callable[[], T]) -> T:
-    """Try again, with growing pauses, for as long as the database is away."""
-    pause = FIRST_PAUSE_S
-    while True:
-        try:
-            return work()
-        except (DBAPIError, PoolTimeout) as error:
-            if isinstance(error, DBAPIError) and not (is_away(error) or sqlstate(error) in _BUSY):
-                raise
-            log.warning("step.database_away", error=type(error).__name__)
-        time.sleep(pause)
-        pause = min(pause * 2, LONGEST_PAUSE_S)
+    in_doubt = late.keep_late_result(session, **key, decision=decision)
+    if not in_doubt:
+        return
+    failed = decision.outcome == "failed"
+    verdict: control.Verdict = "fail" if failed and decision.step_ended else "retry"
+    control.settle(
+        session,
+        execution_id=key["execution_id"],
+        verdict="happened" if decision.outcome == "completed" else verdict,
+        actor=MEDIC,
+        now=database_now(session),
+        output=decision.output,
+        error=decision.step_error if failed else None,
+    )

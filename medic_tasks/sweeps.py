@@ -8,6 +8,8 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 import structlog
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
@@ -72,8 +74,12 @@ def oldest_dispatch(step_type: str) -> datetime | None:
     """
     types = load_types()
     queue = types[step_type].queue if step_type in types else broker.STEPS
-    with app.connection_for_read() as connection:
-        raw = connection.default_channel.client.lindex(queue, -1)
+    try:
+        with app.connection_for_read() as connection:
+            raw = connection.default_channel.client.lindex(queue, -1)
+    except (OperationalError, RedisError, OSError) as error:
+        log.warning("sweep.broker_away", error=type(error).__name__)
+        return None
     if raw is None:
         return None
     task_id = str(json.loads(raw)["headers"].get("root_id", ""))

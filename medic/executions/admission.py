@@ -81,7 +81,9 @@ def start(session: Session, subject: Subject, *, now: datetime) -> UUID | Refuse
         )  # fmt: skip
         return refused
     execution_id = uuid7(now, secrets.token_bytes(ENTROPY_BYTES))
-    context = subject.context | {"EXECUTION_ID": str(execution_id)}
+    variables |= subject.context | _built_ins(subject, execution_id)
+    # Read here already: what waits for a place or an approval must not find out later that it has no name.
+    lock = _lock_name(subject.document, variables)
     state, waiting_for = "running", None
     if subject.document.approval.mode != "none":
         state = "pending_approval"
@@ -100,7 +102,7 @@ def start(session: Session, subject: Subject, *, now: datetime) -> UUID | Refuse
             trigger_id=subject.trigger_id,
             repeat_slot=subject.repeat_slot,
             started_by=str(subject.started_by),
-            variables=variables | context,
+            variables=variables,
             state=state,
             waiting_for=waiting_for,
             step_count=len(subject.document.steps),
@@ -124,7 +126,7 @@ def start(session: Session, subject: Subject, *, now: datetime) -> UUID | Refuse
     )
     if state == "pending_approval":
         approvals.ask(session, execution_id=execution_id, position=None, now=now)
-    elif state == "running" and _take_lock(session, subject.document, variables | context, execution_id, now):
+    elif state == "running" and _take_lock(session, lock, execution_id, now):
         session.execute(
             update(Execution)
             .where(Execution.id == execution_id)
@@ -140,7 +142,7 @@ def start(session: Session, subject: Subject, *, now: datetime) -> UUID | Refuse
 
 
 def admit_held(session: Session, *, execution_id: UUID, now: datetime) -> bool:
-    """Let an execution that waits for a place or a lock run, if it may by now."""
+    """Let an execution that waits for a place or a lock run, if it may by now; it is due at once."""
     execution = session.get(Execution, execution_id)
     if execution is None:
         return False
@@ -152,12 +154,13 @@ def admit_held(session: Session, *, execution_id: UUID, now: datetime) -> bool:
     document = pinned(_source(session, execution))
     held = _crowded(session, document, execution.playbook_id, execution.service_id, now, before=execution)
     if held is None:
-        held = _take_lock(session, document, execution.variables, execution_id, now)
+        held = _take_lock(session, _lock_name(document, execution.variables), execution_id, now)
     if held is not None:
         execution.waiting_for = held
-        execution.due_at = now + LOOK_AGAIN
+        execution.look_again(now + LOOK_AGAIN)
         return False
     execution.state, execution.waiting_for, execution.due_at = "running", None, now
+    session.flush()  # it may be dispatched in this very transaction
     return True
 
 
@@ -185,6 +188,20 @@ def bind_variables(document: Document, given: dict[str, Any]) -> dict[str, Any]:
     if problems:
         raise Invalid("The variables do not fit the playbook.", problems=tuple(problems))
     return bound
+
+
+def _built_ins(subject: Subject, execution_id: UUID) -> dict[str, Any]:
+    """What the playbook may read of its execution; kept with its variables, so that plan, lock and step agree."""
+    known = {
+        "EXECUTION_ID": str(execution_id),
+        "PLAYBOOK_ID": subject.playbook_id,
+        "PLAYBOOK_NAME": subject.document.name,
+        "SERVICE_ID": subject.service_id,
+        "SERVICE_NAME": subject.service_name,
+        "ALERT_ID": subject.alert_id,
+        "TRIGGER_ID": subject.trigger_id,
+    }
+    return {name: value for name, value in known.items() if value is not None}
 
 
 def _refusal(session: Session, subject: Subject, now: datetime) -> Refused | None:
@@ -238,13 +255,15 @@ def _crowded(
     return None
 
 
-def _take_lock(
-    session: Session, document: Document, variables: dict[str, Any], execution_id: UUID, now: datetime
-) -> str | None:
+def _lock_name(document: Document, variables: dict[str, Any]) -> str | None:
+    """:raises Invalid: when the playbook's lock names a variable that has no value."""
+    return str(document.lock.render(Scope(variables=variables)).value) if document.lock else None
+
+
+def _take_lock(session: Session, name: str | None, execution_id: UUID, now: datetime) -> str | None:
     """``lock`` when another execution holds the lock; nothing when it is ours or none is asked."""
-    if document.lock is None:
+    if name is None:
         return None
-    name = document.lock.render(Scope(variables=variables)).value
     taken = session.execute(
         upsert(Lock)
         .values(name=name, execution_id=execution_id, taken_at=now)

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from medic import audit, machine
 from medic.errors import Conflict, NotFound
+from medic.executions import control
 from medic.executions.pinned import pinned
 from medic.executions.plan import plan_of
 from medic.models.executions import Approval, Execution
@@ -43,7 +44,7 @@ def ask(
     question = question or AwaitApproval(document.approval.timeout, "approve", "")
     timeout = question.timeout
     plan = plan_of(document, execution, start=position or 0)
-    execution.due_at = now + (timeout or machine.REMINDER)
+    execution.look_again(now + (timeout or machine.REMINDER))
     session.add(
         Approval(
             execution_id=execution_id,
@@ -87,7 +88,7 @@ def decide(
         raise Conflict("Whoever started an execution cannot approve it; ask somebody else.")
     approval.state, approval.decided_at, approval.decided_by = verdict, now, str(actor)
     approval.comment = comment
-    _go_on(execution, approval, now)
+    _go_on(session, execution, approval, now)
     audit.append(
         session, now=now, actor=actor, action=f"approval.{verdict}", object_kind="execution",
         object_id=execution_id, detail={"position": approval.position, "comment": comment},
@@ -106,21 +107,22 @@ def expire(session: Session, *, execution_id: UUID, now: datetime) -> None:
     if execution.state != "pending_approval" or approval is None:
         return
     if approval.expires_at is None or approval.expires_at > now:
-        execution.due_at = min(approval.expires_at or now + machine.REMINDER, now + machine.REMINDER)
+        execution.look_again(min(approval.expires_at or now + machine.REMINDER, now + machine.REMINDER))
         return
     approval.state = "approved" if approval.on_timeout == "approve" else "rejected"
     approval.decided_at, approval.decided_by = now, str(audit.MEDIC)
-    _go_on(execution, approval, now)
+    _go_on(session, execution, approval, now)
     audit.append(
         session, now=now, actor=audit.MEDIC, action=f"approval.{approval.state}", object_kind="execution",
         object_id=execution_id, detail={"position": approval.position, "by": "timeout"},
     )  # fmt: skip
 
 
-def _go_on(execution: Execution, approval: Approval, now: datetime) -> None:
+def _go_on(session: Session, execution: Execution, approval: Approval, now: datetime) -> None:
+    session.flush()  # the answer stands before the end makes open questions void
     if approval.position is None and approval.state == "rejected":
-        execution.state, execution.due_at, execution.finished_at = "cancelled", None, now
-        execution.error = {"code": "rejected", "message": "The execution was rejected."}
+        error = {"code": "rejected", "message": "The execution was rejected."}
+        control.end(session, execution, state="cancelled", error=error, now=now, rest="cancelled")
         return
     # Before the first step it has yet to find its place; at a step, the step reads the verdict and ends.
     execution.state, execution.due_at = "waiting", now

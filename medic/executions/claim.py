@@ -71,7 +71,8 @@ SELECT e.id AS execution_id, e.next_step AS position, e.epoch, e.owner, now() AS
                    d.name, coalesce(d.output, '{}') || jsonb_build_object('state', d.state)), '{}')
           FROM execution_steps d WHERE d.execution_id = e.id AND d.position < e.next_step) AS results,
        (SELECT max(d.ended_at) FROM execution_steps d
-         WHERE d.execution_id = e.id AND d.position < e.next_step AND d.type = ANY(:acting)) AS last_acting_ended_at,
+         WHERE d.execution_id = e.id AND d.position < e.next_step AND d.type = ANY(:acting)
+           AND d.state <> 'skipped') AS last_acting_ended_at,
        (SELECT p.state FROM approvals p
          WHERE p.execution_id = e.id AND p.position = e.next_step) AS approval
 """
@@ -83,7 +84,7 @@ _CLAIM = text(
            SET owner = :owner, due_at = now() + :lease, redispatches = 0, last_task_id = :task_id,
                started_at = coalesce(started_at, now())
          WHERE id = :id AND epoch = :epoch AND next_step = :position AND state = 'running' AND owner IS NULL
-           AND cancel_requested_at IS NULL
+           AND cancel_requested_at IS NULL AND (deadline_at IS NULL OR deadline_at > now())
            AND NOT EXISTS (SELECT 1 FROM stops WHERE resumed_at IS NULL)
      RETURNING *
     ), s AS (
@@ -183,7 +184,8 @@ _RECORD = text(
                state = CASE WHEN seen.cancelled THEN 'cancelled' ELSE :state END,
                next_step = :next_step,
                waiting_for = CASE WHEN seen.cancelled THEN NULL ELSE :waiting_for END,
-               due_at = CASE WHEN seen.cancelled THEN NULL ELSE CAST(:due_at AS timestamptz) END,
+               due_at = CASE WHEN NOT (seen.cancelled OR :final)
+                             THEN least(CAST(:due_at AS timestamptz), x.deadline_at) END,
                dispatched_at = now(),
                finished_at = CASE WHEN seen.cancelled OR :final THEN now() END,
                error = CASE WHEN seen.cancelled THEN CAST(:cancelled_error AS jsonb) ELSE CAST(:error AS jsonb) END
@@ -265,40 +267,3 @@ def record(
         },
     ).one_or_none()  # fmt: skip
     return Recorded(state=row[0], cancelled=row[1]) if row else None
-
-
-def was_recorded(session: Session, *, execution_id: UUID, position: int, epoch: int, owner: UUID) -> bool:
-    """The record whose commit was unsure did happen."""
-    return bool(
-        session.execute(
-            text("SELECT 1 FROM step_attempts WHERE execution_id = :id AND position = :position AND epoch = :epoch"
-                 " AND owner = :owner AND outcome IS NOT NULL AND outcome <> 'lost'"),
-            {"id": execution_id, "position": position, "epoch": epoch, "owner": owner},
-        ).scalar()
-    )  # fmt: skip
-
-
-def keep_late_result(
-    session: Session, *, execution_id: UUID, position: int, epoch: int, owner: UUID, decision: Decision
-) -> bool:
-    """A zombie's result: kept as evidence beside the attempt that was given up.
-
-    :returns: true when exactly this attempt is the one in doubt, so that the result may settle it.
-    """
-    session.execute(
-        text("UPDATE step_attempts SET output = :output, error = :error"
-             " WHERE execution_id = :id AND position = :position AND epoch = :epoch AND owner = :owner"
-             " AND outcome = 'lost'").bindparams(
-            bindparam("output", type_=JSONB(none_as_null=True)), bindparam("error", type_=JSONB(none_as_null=True))
-        ),
-        {"id": execution_id, "position": position, "epoch": epoch, "owner": owner, "output": decision.output,
-         "error": decision.step_error},
-    )  # fmt: skip
-    return bool(
-        session.execute(
-            text("SELECT 1 FROM executions e WHERE e.id = :id AND e.state = 'in_doubt' AND e.next_step = :position"
-                 " AND :epoch = (SELECT max(t.epoch) FROM step_attempts t"
-                 "                WHERE t.execution_id = e.id AND t.position = :position)"),
-            {"id": execution_id, "position": position, "epoch": epoch},
-        ).scalar()
-    )  # fmt: skip

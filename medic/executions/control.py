@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from sqlalchemy import delete, select, update
@@ -11,7 +11,11 @@ from sqlalchemy.orm import Session
 
 from medic import audit, machine
 from medic.errors import Conflict, NotFound
+from medic.executions.pinned import pinned
 from medic.models.executions import Approval, Execution, ExecutionStep, Lock
+from medic.models.playbooks import PlaybookVersion
+
+Verdict = Literal["happened", "retry", "fail"]
 
 
 def cancel(session: Session, *, execution_id: UUID, actor: audit.Actor, now: datetime) -> Execution:
@@ -40,12 +44,15 @@ def cancel(session: Session, *, execution_id: UUID, actor: audit.Actor, now: dat
 
 
 def settle(
-    session: Session, *, execution_id: UUID, verdict: str, actor: audit.Actor, now: datetime,
-    output: dict[str, Any] | None = None,
+    session: Session, *, execution_id: UUID, verdict: Verdict, actor: audit.Actor, now: datetime,
+    output: dict[str, Any] | None = None, error: dict[str, Any] | None = None,
 ) -> Execution:  # fmt: skip
     """Say what became of a step in doubt.
 
-    :param verdict: ``happened`` (go on behind it), ``retry`` (do it again) or ``fail``.
+    :param verdict: ``happened`` (go on behind it), ``retry`` (do it again) or ``fail``, which means what
+        the step's ``on_failure`` makes of it.
+    :param output: what the step gave, when it is known after all.
+    :param error: how it failed, when that is known; a retry after it counts as a try.
     :raises NotFound: no such execution.
     :raises Conflict: no step of it stands in doubt.
     """
@@ -58,28 +65,44 @@ def settle(
         detail={"verdict": verdict, "position": step.position},
     )  # fmt: skip
     if verdict == "fail":
-        step.state, step.ended_at = "failed", now
-        step.error = {"code": "settled", "message": f"Settled as failed by {actor}."}
-        end(
-            session,
-            execution,
-            state="failed",
-            error=step.error | {"step": step.name},
-            now=now,
-            rest="skipped",
-        )
-        return execution
-    if verdict == "happened":
-        step.state, step.ended_at, step.error = "completed", now, None
+        error = error or {"code": "settled", "message": f"Settled as failed by {actor}."}
         step.output = output
-        execution.next_step += 1
-        if execution.next_step == execution.step_count:
-            end(session, execution, state="completed", error=None, now=now, rest="skipped")
-            return execution
+        on_failure = _planned_on_failure(session, execution)
+        fail_step(session, execution, step, error=error, on_failure=on_failure, now=now)
+    elif verdict == "happened":
+        step.state, step.ended_at, step.error, step.output = "completed", now, None, output
+        _go_behind(session, execution, now)
     else:
-        step.state, step.error = "pending", None
-    execution.state, execution.waiting_for, execution.due_at = "waiting", "retry", now
+        step.state, step.error = "pending", error
+        step.tries += error is not None
+        execution.state, execution.waiting_for, execution.due_at = "waiting", "retry", now
     return execution
+
+
+def fail_step(
+    session: Session, execution: Execution, step: ExecutionStep, *, error: dict[str, Any], on_failure: str,
+    now: datetime,
+) -> None:  # fmt: skip
+    """The next step of an un-owned execution failed without a worker to record it: apply its ``on_failure``."""
+    step.state, step.ended_at, step.error = "failed", now, error
+    if on_failure == "continue":
+        _go_behind(session, execution, now)
+        return
+    error = error | {"step": step.name, "escalated": on_failure == "escalate"}
+    end(session, execution, state="failed", error=error, now=now, rest="skipped")
+
+
+def _go_behind(session: Session, execution: Execution, now: datetime) -> None:
+    execution.next_step += 1
+    if execution.next_step == execution.step_count:
+        end(session, execution, state="completed", error=None, now=now, rest="skipped")
+    else:
+        execution.state, execution.waiting_for, execution.due_at = "waiting", "retry", now
+
+
+def _planned_on_failure(session: Session, execution: Execution) -> str:
+    version = session.get_one(PlaybookVersion, (execution.playbook_id, execution.playbook_version))
+    return pinned(version.source).steps[execution.next_step].on_failure
 
 
 def end(

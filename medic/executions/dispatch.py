@@ -50,7 +50,7 @@ _RAISE = text(
     """
     UPDATE executions e
        SET epoch = e.epoch + 1, state = 'running', waiting_for = NULL, redispatches = 0,
-           due_at = now() + :grace, dispatched_at = now()
+           due_at = least(now() + :grace, e.deadline_at), dispatched_at = now()
      WHERE e.id = :id AND e.epoch = :epoch AND e.owner IS NULL AND e.state IN ('running', 'waiting')
        AND e.cancel_requested_at IS NULL AND (NOT :due OR e.due_at <= :now)
        AND coalesce(e.waiting_for, '') NOT IN ('concurrency', 'lock')
@@ -61,17 +61,19 @@ _RAISE = text(
 _AGAIN = text(
     """
     UPDATE executions e
-       SET redispatches = e.redispatches + 1, due_at = now() + :grace, dispatched_at = now()
+       SET redispatches = e.redispatches + 1, due_at = least(now() + :grace, e.deadline_at),
+           dispatched_at = now()
      WHERE e.id = :id AND e.epoch = :epoch AND e.owner IS NULL AND e.state = 'running'
        AND e.cancel_requested_at IS NULL AND e.due_at <= :now AND e.redispatches = :redispatches
     """
     + _RETURNING
 )
 
+# Without `dispatched_at` the sweep does not take it for a message that waits in a long queue.
 _FAILED = text(
     """
     UPDATE executions
-       SET due_at = now(), redispatches = greatest(redispatches - 1, 0)
+       SET due_at = now(), dispatched_at = NULL, redispatches = greatest(redispatches - 1, 0)
      WHERE id = :id AND epoch = :epoch AND owner IS NULL AND state = 'running'
        AND next_step = :position AND redispatches = :redispatches
     """

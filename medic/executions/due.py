@@ -12,6 +12,7 @@ that a restart of the database puts no living step in doubt.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -19,11 +20,13 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
+import structlog
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from medic import machine, stop
-from medic.db import database_now, in_transaction
+from medic.db import database_now, in_transaction, is_away
 from medic.executions import admission, approvals, control
 from medic.executions.dispatch import Dispatch, dispatch_again, publish, raise_epoch
 from medic.executions.takeover import take_over
@@ -31,6 +34,10 @@ from medic.models.executions import Execution
 
 BATCH = 500
 POLL = timedelta(seconds=5)
+SET_ASIDE = timedelta(minutes=5)
+"""How far a row is pushed ahead that cannot be looked at."""
+
+log = structlog.get_logger("medic.due")
 
 OldestDispatch = Callable[[str], datetime | None]
 """The time at which the execution of a queue's oldest message was last dispatched; nothing if empty."""
@@ -38,7 +45,7 @@ OldestDispatch = Callable[[str], datetime | None]
 _DUE = text(
     """
     SELECT e.id, e.epoch, e.state, e.waiting_for, e.redispatches, e.dispatched_at, e.owner IS NOT NULL AS owned,
-           e.deadline_at <= now() AS too_late, e.cancel_requested_at IS NOT NULL AS cancelled, s.type,
+           e.deadline_at <= now() AS too_late, s.type,
            CASE s."check" ->> 'kind'
                WHEN 'heartbeat_received' THEN (
                    SELECT count(*) FROM (
@@ -63,7 +70,12 @@ _DUE = text(
 )
 
 _PUSH = text(
-    "UPDATE executions SET due_at = :due WHERE id = :id AND epoch = :epoch AND owner IS NULL AND state = :state"
+    "UPDATE executions SET due_at = least(CAST(:due AS timestamptz), deadline_at)"
+    " WHERE id = :id AND epoch = :epoch AND owner IS NULL AND state = :state"
+)
+
+_SET_ASIDE = text(
+    "UPDATE executions SET due_at = now() + :ahead WHERE id = :id AND epoch = :epoch AND due_at <= now()"
 )
 
 
@@ -94,24 +106,32 @@ class Swept:
     seen: int = 0
     published: int = 0
     taken_over: int = 0
+    set_aside: int = 0
 
 
 def sweep(engine: Engine, *, oldest_dispatch: OldestDispatch, judge_leases: bool) -> Swept:
     """Look at everything that is due, in one batch.
 
+    :param oldest_dispatch: asked once per step type, with no transaction open.
     :param judge_leases: whether this process has reached the database for a whole lease.
     """
     swept = Swept()
     rows, now = in_transaction(engine, _find)
+    oldest = functools.cache(oldest_dispatch)
     for row in rows:
         swept.seen += 1
-        if row["owned"]:
-            if judge_leases:
+        try:
+            if not row["owned"]:
+                swept.published += _step_on(engine, row, now, oldest)
+            elif judge_leases:
                 swept.taken_over += in_transaction(engine, partial(_lost, row=row))
-            continue
-        ready = in_transaction(engine, partial(_step_on, row=row, now=now, oldest_dispatch=oldest_dispatch))
-        if ready is not None:
-            swept.published += publish(engine, ready)
+        except Exception as error:
+            if isinstance(error, DBAPIError) and is_away(error):
+                raise
+            # One row that cannot be looked at must not keep all others from going on.
+            log.exception("executions.row_set_aside", execution_id=str(row["id"]))
+            in_transaction(engine, partial(_set_aside, row=row))
+            swept.set_aside += 1
     return swept
 
 
@@ -126,28 +146,40 @@ def _lost(session: Session, *, row: Any) -> bool:
     return take_over(session, execution_id=row["id"], epoch=row["epoch"])
 
 
-def _step_on(
-    session: Session, *, row: Any, now: datetime, oldest_dispatch: OldestDispatch
-) -> Dispatch | None:
-    """One transaction for one un-owned row; what it returns is published after the commit."""
+def _set_aside(session: Session, *, row: Any) -> None:
+    session.execute(_SET_ASIDE, {"id": row["id"], "epoch": row["epoch"], "ahead": SET_ASIDE})
+
+
+def _step_on(engine: Engine, row: Any, now: datetime, oldest_dispatch: OldestDispatch) -> bool:
+    """One transaction for one un-owned row, then the message that it asks for."""
+    behind = False
+    if row["state"] == "running" and row["dispatched_at"] is not None:
+        oldest = oldest_dispatch(row["type"])
+        behind = oldest is not None and oldest <= row["dispatched_at"]
+    ready = in_transaction(engine, partial(_move, row=row, now=now, behind=behind))
+    return ready is not None and publish(engine, ready)
+
+
+def _move(session: Session, *, row: Any, now: datetime, behind: bool) -> Dispatch | None:
+    """What becomes of a row.
+
+    :param behind: a message that was sent before the row's own still waits in its queue.
+    """
     execution_id: UUID = row["id"]
     epoch: int = row["epoch"]
     if row["too_late"]:
         _out_of_time(session, execution_id, now)
         return None
     match row["state"], row["waiting_for"]:
-        case "running", _ if row["dispatched_at"] is None:
-            return raise_epoch(session, execution_id=execution_id, epoch=epoch, now=now)
-        case "running", _:
-            oldest = oldest_dispatch(row["type"])
-            if oldest is not None and oldest <= row["dispatched_at"]:
-                # The queue is behind: our message waits in it, and another would only make it longer.
+        case "running", _ if epoch > 0:
+            if behind:
+                # Our message waits in the queue too, and another would only make it longer.
                 _push(session, row, now + machine.grace(row["redispatches"]))
                 return None
             return dispatch_again(
                 session, execution_id=execution_id, epoch=epoch, redispatches=row["redispatches"], now=now
             )
-        case "waiting", "timer" | "retry":
+        case ("running", _) | ("waiting", "timer" | "retry"):
             return raise_epoch(session, execution_id=execution_id, epoch=epoch, now=now)
         case "waiting", "condition":
             deadline = row["check_deadline"]
@@ -155,7 +187,8 @@ def _step_on(
                 return raise_epoch(session, execution_id=execution_id, epoch=epoch, now=now)
             _push(session, row, min(now + POLL, deadline))
         case "waiting", _:
-            admission.admit_held(session, execution_id=execution_id, now=now)
+            if admission.admit_held(session, execution_id=execution_id, now=now):
+                return raise_epoch(session, execution_id=execution_id, epoch=epoch, now=now)
         case "pending_approval", _:
             approvals.expire(session, execution_id=execution_id, now=now)
         case _:

@@ -1,4 +1,8 @@
-"""What a step may ask of the database while it acts: each question is one short transaction."""
+"""What a step may ask of the database while it acts: each question is one short transaction.
+
+A database that restarts must not make a step fail: the question waits, and a lease that ran out meanwhile
+is noticed before the effect.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +14,9 @@ from sqlalchemy.orm import Session
 
 from medic import scripts, vault
 from medic.crypto.key_ring import KeyRing
-from medic.db import in_transaction
 from medic.errors import Misconfigured
 from medic.executions.claim import Claim
+from medic.executions.patience import patiently
 from medic.steps.base import Script
 
 
@@ -36,7 +40,7 @@ class DatabaseFacts:
                 ).scalar_one()
             )
 
-        return in_transaction(self.engine, count)
+        return patiently(self.engine, count)
 
     def alert_open(self, alert_id: int) -> bool:
         def ask(session: Session) -> bool:
@@ -46,7 +50,7 @@ class DatabaseFacts:
                 ).scalar()
             )
 
-        return in_transaction(self.engine, ask)
+        return patiently(self.engine, ask)
 
     def last_acting_step_ended(self) -> datetime:
         return self.claim.last_acting_ended_at or self.claim.created_at
@@ -58,7 +62,7 @@ class DatabaseFacts:
                 {"id": self.claim.execution_id, "name": name},
             ).scalar_one_or_none()
 
-        return in_transaction(self.engine, ask) or self.claim.created_at
+        return patiently(self.engine, ask) or self.claim.created_at
 
     def load_script(self, name: str) -> Script:
         def load(session: Session) -> Script:
@@ -67,7 +71,7 @@ class DatabaseFacts:
                 "bash" if version.interpreter == "bash" else "python", version.content, version.parameters, version=version.version, network=version.network
             )  # fmt: skip
 
-        return in_transaction(self.engine, load)
+        return patiently(self.engine, load)
 
     def secret(self, name: str) -> str:
         """The newest value of a secret.
@@ -78,4 +82,4 @@ class DatabaseFacts:
         ring = self.ring
         if ring is None:
             raise Misconfigured("MEDIC_SECRETS_KEY is not set for this worker.")
-        return in_transaction(self.engine, lambda s: vault.reveal(s, ring, name)).get_secret_value()
+        return patiently(self.engine, lambda s: vault.reveal(s, ring, name)).get_secret_value()

@@ -41,19 +41,18 @@ def take_over(session: Session, *, execution_id: UUID, epoch: int) -> bool:
     execution = session.get_one(Execution, execution_id)
     step = session.get_one(ExecutionStep, (execution_id, position))
     version = session.get_one(PlaybookVersion, (execution.playbook_id, execution.playbook_version))
-    loss = machine.after_loss(pinned(version.source).steps[position], losses=step.losses)
+    planned = pinned(version.source).steps[position]
+    loss = machine.after_loss(planned, losses=step.losses)
     step.losses += 1
     step.error = loss.error
     if execution.cancel_requested_at is not None:
         control.end(session, execution, state="cancelled", error=loss.error, now=now, rest="cancelled")
     elif loss.verdict == "fail":
-        step.state, step.ended_at = "failed", now
-        error = loss.error | {"step": step.name}
-        control.end(session, execution, state="failed", error=error, now=now, rest="skipped")
+        control.fail_step(session, execution, step, error=loss.error, on_failure=planned.on_failure, now=now)
     elif loss.verdict == "ask":
         step.state = "in_doubt"
         execution.state, execution.waiting_for = "in_doubt", None
-        execution.due_at = now + machine.REMINDER
+        execution.look_again(now + machine.REMINDER)
     else:
         step.state = "pending"
     audit.append(

@@ -68,6 +68,10 @@ class Execution(Base):
     finished_at: Mapped[datetime | None]
     error: Mapped[dict[str, Any] | None]
 
+    def look_again(self, at: datetime) -> None:
+        """Set ``due_at``: the row's only timer, so never later than its deadline."""
+        self.due_at = at if self.deadline_at is None else min(at, self.deadline_at)
+
     __table_args__ = (
         ForeignKeyConstraint(
             ["playbook_id", "playbook_version"],
@@ -92,6 +96,8 @@ class Execution(Base):
         Index("ix_executions_playbook", "playbook_id", "playbook_version"),
         Index("ix_executions_service", "service_id", "created_at"),
         Index("ix_executions_alert", "alert_id"),
+        # The partial index below does not serve the deletion of a trigger.
+        Index("ix_executions_trigger", "trigger_id"),
         Index("ix_executions_finished", "finished_at"),
         Index("uq_executions_once_per_alert", "trigger_id", "alert_id", "repeat_slot", unique=True,
               postgresql_where=text("trigger_id IS NOT NULL AND alert_id IS NOT NULL")),

@@ -579,6 +579,7 @@ def upgrade() -> None:
     op.create_index('ix_executions_finished', 'executions', ['finished_at'], unique=False)
     op.create_index('ix_executions_playbook', 'executions', ['playbook_id', 'playbook_version'], unique=False)
     op.create_index('ix_executions_service', 'executions', ['service_id', 'created_at'], unique=False)
+    op.create_index('ix_executions_trigger', 'executions', ['trigger_id'], unique=False)
     op.create_index('uq_executions_once_per_alert', 'executions', ['trigger_id', 'alert_id', 'repeat_slot'], unique=True, postgresql_where=sa.text('trigger_id IS NOT NULL AND alert_id IS NOT NULL'))
     op.create_table('approvals',
     sa.Column('id', sa.BigInteger(), sa.Identity(always=False), nullable=False),
@@ -715,6 +716,7 @@ def downgrade() -> None:
     op.drop_index('uq_approvals_pending', table_name='approvals', postgresql_where=sa.text("state = 'pending'"))
     op.drop_table('approvals')
     op.drop_index('uq_executions_once_per_alert', table_name='executions', postgresql_where=sa.text('trigger_id IS NOT NULL AND alert_id IS NOT NULL'))
+    op.drop_index('ix_executions_trigger', table_name='executions')
     op.drop_index('ix_executions_service', table_name='executions')
     op.drop_index('ix_executions_playbook', table_name='executions')
     op.drop_index('ix_executions_finished', table_name='executions')
