@@ -5,11 +5,13 @@ One alert is open per service; the schema holds that.  Each change is a transiti
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, insert, select, update
-from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy import bindparam, insert, select, text, update
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Session
 
 from medic import audit
@@ -19,52 +21,157 @@ from medic.models.monitoring import ServiceState
 from medic.times import format_time
 
 
-def open_alert(
-    session: Session, *, service_id: int, service_name: str, priority: str, reason: str, opened_at: datetime,
-    now: datetime, evidence: dict[str, Any],
-) -> int | None:  # fmt: skip
-    """Open a service's alert; nothing when one is open already: somebody else got there first."""
-    alert_id = session.execute(
-        upsert(Alert)
-        .values(
-            service_id=service_id, service_name=service_name, priority=priority, reasons=[reason],
-            opened_at=opened_at, detected_at=now,
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """A service's alert that is to open; ``at`` is when it became true."""
+
+    service_id: int
+    service_name: str
+    priority: str
+    reason: str
+    at: datetime
+    evidence: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What happens to an open alert.  ``kind``: a transition's; ``resolution`` goes with ``resolved``."""
+
+    alert_id: int
+    kind: str
+    reason: str | None
+    at: datetime
+    evidence: dict[str, Any]
+    resolution: str | None = None
+
+
+_OPEN = text(
+    """
+    INSERT INTO alerts (service_id, service_name, priority, reasons, opened_at, detected_at)
+    SELECT service_id, service_name, priority, ARRAY[reason], at, :now
+      FROM unnest(CAST(:service_id AS bigint[]), CAST(:service_name AS text[]), CAST(:priority AS text[]),
+                  CAST(:reason AS text[]), CAST(:at AS timestamptz[]))
+        AS o (service_id, service_name, priority, reason, at)
+    ON CONFLICT DO NOTHING
+ RETURNING service_id, id
+    """
+)
+
+_RESOLVE = text(
+    """
+    UPDATE alerts a SET resolved_at = v.at, resolution = v.resolution
+      FROM unnest(CAST(:alert_id AS bigint[]), CAST(:at AS timestamptz[]), CAST(:resolution AS text[]))
+        AS v (alert_id, at, resolution)
+     WHERE a.id = v.alert_id AND a.resolved_at IS NULL
+ RETURNING a.id
+    """
+)
+
+_CHANGE_REASONS = text(
+    """
+    UPDATE alerts a
+       SET reasons = CASE WHEN v.kind = 'reason_joined' THEN array_append(a.reasons, v.reason)
+                          ELSE array_remove(a.reasons, v.reason) END
+      FROM unnest(CAST(:alert_id AS bigint[]), CAST(:kind AS text[]), CAST(:reason AS text[]))
+        AS v (alert_id, kind, reason)
+     WHERE a.id = v.alert_id
+    """
+)
+
+_RECORD = text(
+    """
+    INSERT INTO alert_transitions (alert_id, kind, reason, at, recorded_at, evidence)
+    SELECT alert_id, kind, reason, at, :now, evidence
+      FROM unnest(CAST(:alert_id AS bigint[]), CAST(:kind AS text[]), CAST(:reason AS text[]),
+                  CAST(:at AS timestamptz[]), :evidence)
+        AS t (alert_id, kind, reason, at, evidence)
+    """
+).bindparams(bindparam("evidence", type_=ARRAY(JSONB)))
+
+
+def open_all(session: Session, openings: Sequence[Opening], *, now: datetime) -> dict[int, int]:
+    """Open alerts, at most one per service.
+
+    :returns: the alerts by their service; without those where one is open already.
+    """
+    if not openings:
+        return {}
+    rows = session.execute(
+        _OPEN,
+        {
+            "service_id": [one.service_id for one in openings],
+            "service_name": [one.service_name for one in openings],
+            "priority": [one.priority for one in openings],
+            "reason": [one.reason for one in openings],
+            "at": [one.at for one in openings],
+            "now": now,
+        },
+    )
+    opened: dict[int, int] = {row.service_id: row.id for row in rows}
+    turns = [
+        Turn(opened[one.service_id], "opened", one.reason, one.at, one.evidence)
+        for one in openings
+        if one.service_id in opened
+    ]
+    _record_all(session, turns, now=now)
+    return opened
+
+
+def turn_all(session: Session, turns: Sequence[Turn], *, now: datetime) -> None:
+    """Change open alerts, each at most once; one that was resolved meanwhile is not resolved again."""
+    changes = [turn for turn in turns if turn.kind != "resolved"]
+    ends = [turn for turn in turns if turn.kind == "resolved"]
+    resolved: set[int] = set()
+    if changes:
+        session.execute(
+            _CHANGE_REASONS,
+            {
+                "alert_id": [turn.alert_id for turn in changes],
+                "kind": [turn.kind for turn in changes],
+                "reason": [turn.reason for turn in changes],
+            },
         )
-        .on_conflict_do_nothing()
-        .returning(Alert.id)
-    ).scalar_one_or_none()  # fmt: skip
-    if alert_id is not None:
-        _record(session, alert_id, "opened", reason=reason, at=opened_at, now=now, evidence=evidence)
-    return alert_id
+    if ends:
+        rows = session.execute(
+            _RESOLVE,
+            {
+                "alert_id": [turn.alert_id for turn in ends],
+                "at": [turn.at for turn in ends],
+                "resolution": [turn.resolution for turn in ends],
+            },
+        )
+        resolved = set(rows.scalars())
+    _record_all(session, [*changes, *(turn for turn in ends if turn.alert_id in resolved)], now=now)
 
 
-def change_reasons(
-    session: Session, *, alert_id: int, kind: str, reason: str, at: datetime, now: datetime,
-    evidence: dict[str, Any],
-) -> None:  # fmt: skip
-    """A reason joined or was cleared."""
-    change = func.array_append if kind == "reason_joined" else func.array_remove
-    session.execute(update(Alert).where(Alert.id == alert_id).values(reasons=change(Alert.reasons, reason)))
-    _record(session, alert_id, kind, reason=reason, at=at, now=now, evidence=evidence)
+def _record_all(session: Session, turns: Sequence[Turn], *, now: datetime) -> None:
+    if turns:
+        session.execute(
+            _RECORD,
+            {
+                "alert_id": [turn.alert_id for turn in turns],
+                "kind": [turn.kind for turn in turns],
+                "reason": [turn.reason for turn in turns],
+                "at": [turn.at for turn in turns],
+                "evidence": [turn.evidence for turn in turns],
+                "now": now,
+            },
+        )
 
 
 def resolve(
-    session: Session, *, alert_id: int, resolution: str, at: datetime, now: datetime, evidence: dict[str, Any],
-    actor: str | None = None, note: str | None = None,
-) -> bool:  # fmt: skip
-    """Close an open alert; false when it is closed already."""
+    session: Session, *, alert_id: int, resolution: str, now: datetime, evidence: dict[str, Any], actor: str,
+    note: str | None = None,
+) -> None:  # fmt: skip
+    """Close an open alert because somebody did something."""
     closed = session.execute(
         update(Alert)
         .where(Alert.id == alert_id, Alert.resolved_at.is_(None))
-        .values(
-            resolved_at=max(at, now) if actor else at, resolution=resolution, resolved_by=actor, note=note
-        )
+        .values(resolved_at=now, resolution=resolution, resolved_by=actor, note=note)
         .returning(Alert.id)
     ).scalar_one_or_none()
-    if closed is None:
-        return False
-    _record(session, alert_id, "resolved", reason=None, at=at, now=now, evidence=evidence, actor=actor)
-    return True
+    if closed is not None:
+        _record(session, alert_id, "resolved", now=now, evidence=evidence, actor=actor)
 
 
 def close_for(
@@ -75,9 +182,7 @@ def close_for(
         select(Alert.id).where(Alert.service_id == service_id, Alert.resolved_at.is_(None))
     )
     if alert_id is not None:
-        resolve(
-            session, alert_id=alert_id, resolution=resolution, at=now, now=now, evidence={}, actor=str(actor)
-        )
+        resolve(session, alert_id=alert_id, resolution=resolution, now=now, evidence={}, actor=str(actor))
 
 
 def acknowledge(session: Session, *, alert_id: int, actor: audit.Actor, now: datetime) -> Alert:
@@ -89,9 +194,7 @@ def acknowledge(session: Session, *, alert_id: int, actor: audit.Actor, now: dat
     alert = _open(session, alert_id)
     if alert.acknowledged_at is None:
         alert.acknowledged_at, alert.acknowledged_by = now, str(actor)
-        _record(
-            session, alert_id, "acknowledged", reason=None, at=now, now=now, evidence={}, actor=str(actor)
-        )
+        _record(session, alert_id, "acknowledged", now=now, evidence={}, actor=str(actor))
         audit.append(
             session, now=now, actor=actor, action="alert.acknowledge", object_kind="alert", object_id=alert_id
         )
@@ -106,6 +209,13 @@ def resolve_by_hand(
     :raises NotFound: no such alert.
     :raises Conflict: it is resolved.
     """
+    # The service's row first, as in a sweep; the alert is not locked the other way around.
+    session.execute(
+        select(ServiceState.service_id)
+        .join(Alert, Alert.service_id == ServiceState.service_id)
+        .where(Alert.id == alert_id)
+        .with_for_update(of=ServiceState, key_share=True)
+    )
     alert = _open(session, alert_id)
     # The hold is the evaluator's to keep: the sweep reads it with the service's next evaluation.
     session.execute(
@@ -118,7 +228,7 @@ def resolve_by_hand(
         )
     )
     resolve(
-        session, alert_id=alert_id, resolution="manual", at=now, now=now, evidence={"note": note},
+        session, alert_id=alert_id, resolution="manual", now=now, evidence={"note": note},
         actor=str(actor), note=note,
     )  # fmt: skip
     audit.append(
@@ -159,17 +269,10 @@ def _open(session: Session, alert_id: int) -> Alert:
 
 
 def _record(
-    session: Session, alert_id: int, kind: str, *, reason: str | None, at: datetime, now: datetime,
-    evidence: dict[str, Any], actor: str | None = None,
-) -> None:  # fmt: skip
+    session: Session, alert_id: int, kind: str, *, now: datetime, evidence: dict[str, Any], actor: str
+) -> None:
     session.execute(
         insert(AlertTransition).values(
-            alert_id=alert_id,
-            kind=kind,
-            reason=reason,
-            at=at,
-            recorded_at=now,
-            actor=actor,
-            evidence=evidence,
+            alert_id=alert_id, kind=kind, at=now, recorded_at=now, actor=actor, evidence=evidence
         )
     )

@@ -29,13 +29,8 @@ def upgrade(database_url: str, *, revision: str = "head") -> None:
     :raises Misconfigured: when the database is of a later version, or PostgreSQL is older than 15.
     """
     with _alone(database_url) as (connection, config):
-        known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-        found = MigrationContext.configure(connection).get_current_revision()
+        _missing(connection, config)
         connection.commit()
-        if found is not None and found not in known:
-            raise Misconfigured(
-                f"The database is at revision {found}, which this version does not know: run a newer Medic."
-            )
         command.upgrade(config, revision)
         make_partitions(connection)
         connection.commit()
@@ -48,14 +43,24 @@ def downgrade(database_url: str, *, revision: str) -> None:
 
 
 def pending(connection: Connection) -> list[str]:
-    """The revisions that the database lacks, oldest first."""
-    scripts = ScriptDirectory.from_config(_config())
+    """The revisions that the database lacks, oldest first.
+
+    :raises Misconfigured: when the database is of a later version.
+    """
+    return _missing(connection, _config())
+
+
+def _missing(connection: Connection, config: Config) -> list[str]:
     found = MigrationContext.configure(connection).get_current_revision()
-    missing = []
-    for script in scripts.walk_revisions():
+    missing: list[str] = []
+    for script in ScriptDirectory.from_config(config).walk_revisions():
         if script.revision == found:
-            break
+            return missing[::-1]
         missing.append(script.revision)
+    if found is not None:
+        raise Misconfigured(
+            f"The database is at revision {found}, which this version does not know: run a newer Medic."
+        )
     return missing[::-1]
 
 

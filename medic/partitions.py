@@ -44,6 +44,7 @@ def days_ahead(connection: Connection) -> int:
 def make_partitions(connection: Connection, *, ahead: int = DAYS_AHEAD) -> list[date]:
     """Make yesterday's (a transaction may begin before midnight), today's and the next ``ahead`` days'."""
     made = []
+    connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('partitions', 0))"))
     start = today(connection)
     have = set(partition_days(connection))
     for offset in range(-1, ahead + 1):

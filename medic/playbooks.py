@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session
 
 from medic import audit
@@ -64,6 +64,7 @@ def put(
             return Stored(playbook, current, parsed.warnings)
         playbook.version += 1
         playbook.description, playbook.updated_at = document.description, now
+        session.flush()
     version = session.scalars(
         insert(PlaybookVersion)
         .values(
@@ -90,6 +91,7 @@ def remove(session: Session, *, name: str, actor: audit.Actor, now: datetime) ->
     """
     playbook = find(session, name).playbook
     playbook.deleted_at = now
+    session.flush()  # the name is free for the next statement
     session.execute(delete(Trigger).where(Trigger.playbook_id == playbook.id))
     audit.append(
         session, now=now, actor=actor, action="playbook.delete", object_kind="playbook", object_id=name
@@ -123,23 +125,28 @@ def _live(session: Session, name: str) -> Playbook | None:
 
 
 def _replace_trigger(session: Session, playbook_id: int, document: Document) -> None:
-    """A playbook's own trigger is one row, replaced with each version."""
-    session.execute(delete(Trigger).where(Trigger.playbook_id == playbook_id, Trigger.origin == "playbook"))
+    """A playbook's own trigger is one row, replaced with each version; it stays the same trigger, so that a
+    new version does not start once more for an alert that an older one has started for.
+    """
+    own = (Trigger.playbook_id == playbook_id, Trigger.origin == "playbook")
     trigger = document.trigger
     if trigger is None:
+        session.execute(delete(Trigger).where(*own))
         return
-    session.execute(
-        insert(Trigger).values(
-            playbook_id=playbook_id,
-            kind="alert",
-            origin="playbook",
-            service_pattern=trigger.service_pattern,
-            tags=list(trigger.tags),
-            priorities=list(trigger.priorities),
-            reasons=list(trigger.reasons),
-            consecutive_failures=trigger.consecutive_failures,
-            cooldown_s=int(trigger.cooldown.total_seconds()) or None,
-            repeat_every_s=int(trigger.repeat_every.total_seconds()) if trigger.repeat_every else None,
-            mode=trigger.mode,
+    values = {
+        "service_pattern": trigger.service_pattern,
+        "tags": list(trigger.tags),
+        "priorities": list(trigger.priorities),
+        "reasons": list(trigger.reasons),
+        "consecutive_failures": trigger.consecutive_failures,
+        "cooldown_s": int(trigger.cooldown.total_seconds()) or None,
+        "repeat_every_s": int(trigger.repeat_every.total_seconds()) if trigger.repeat_every else None,
+        "mode": trigger.mode,
+    }
+    changed = session.execute(
+        update(Trigger).where(*own).values(version=Trigger.version + 1, **values).returning(Trigger.id)
+    ).all()
+    if not changed:
+        session.execute(
+            insert(Trigger).values(playbook_id=playbook_id, kind="alert", origin="playbook", **values)
         )
-    )

@@ -37,6 +37,7 @@ def put(
             script.description = description
             return script, current
         script.version, script.description, script.updated_at = script.version + 1, description, now
+        session.flush()
     version = session.scalars(
         insert(ScriptVersion)
         .values(

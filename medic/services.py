@@ -128,6 +128,7 @@ def change(
     service.updated_at = now
     if not same_schedule:
         service.policy_since = now
+    session.flush()
     session.execute(delete(ServiceDependency).where(ServiceDependency.service_id == service.id))
     _depend(session, service, policy.depends_on)
     session.execute(

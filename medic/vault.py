@@ -32,17 +32,32 @@ def key_ring(settings: Settings) -> KeyRing:
 
 
 def check_key(session: Session, ring: KeyRing) -> None:
-    """A wrong key stops the start: the canary that the key's first use sealed must open.
+    """A wrong key stops the start: what the keys before it sealed must open.
 
-    :raises Misconfigured: when it does not.
+    :raises Misconfigured: when no known canary opens, or a secret is sealed by a key that is not there.
     """
-    stored = session.get(Canary, ring.primary)
-    if stored is not None:
-        check_canary(ring, stored.sealed)
-        return
+    canaries = session.scalars(select(Canary).order_by(Canary.key_id)).all()
+    known = [canary for canary in canaries if _holds(ring, canary.key_id)]
+    if canaries and not known:
+        raise Misconfigured(
+            "MEDIC_SECRETS_KEY: is not the key that this database was sealed with; set the key it had."
+        )
+    for canary in known:
+        check_canary(ring, canary.sealed)
+    current = (SecretVersion.secret_id == Secret.id) & (SecretVersion.version == Secret.version)
+    for key_id in session.scalars(select(SecretVersion.key_id).join(Secret, current).distinct()):
+        ring.key(key_id)
     session.execute(
         upsert(Canary).values(key_id=ring.primary, sealed=seal_canary(ring)).on_conflict_do_nothing()
     )
+
+
+def _holds(ring: KeyRing, key_id: str) -> bool:
+    try:
+        ring.key(key_id)
+    except Misconfigured:
+        return False
+    return True
 
 
 def put(
@@ -61,6 +76,7 @@ def put(
     else:
         secret.version += 1
         secret.updated_at = now
+        session.flush()
     sealed = seal(ring, value, Binding(_TABLE, str(secret.id), name, secret.version))
     session.execute(
         insert(SecretVersion).values(
