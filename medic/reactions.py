@@ -27,6 +27,7 @@ from medic.models.executions import Execution, ExecutionStep
 from medic.models.monitoring import Service
 from medic.models.playbooks import Playbook, PlaybookVersion, Trigger
 from medic.playbook.glob import matches
+from medic.telemetry.traces import start_trace
 
 REFUSED_AGAIN = timedelta(minutes=5)
 """The stop switch, a breaker or a cooldown may be over by then; the service itself may be silent for a day."""
@@ -93,7 +94,7 @@ def applies(trigger: Trigger, case: Failing) -> bool:
     return (
         case.failures >= trigger.consecutive_failures
         and matches(trigger.service_pattern or "", case.service.name)
-        and (not trigger.tags or bool(set(trigger.tags) & set(case.service.tags)))
+        and set(trigger.tags) <= set(case.service.tags)
         and (not trigger.priorities or case.service.priority in trigger.priorities)
         and (not trigger.reasons or bool(set(trigger.reasons) & set(case.reasons)))
     )
@@ -138,7 +139,8 @@ def _start(
     now: datetime,
 ) -> UUID | Refused | None:  # fmt: skip
     try:
-        with session.begin_nested():
+        # A trace of its own: the sweep that starts it has many to start.
+        with session.begin_nested(), start_trace("execution") as traceparent:
             subject = Subject(
                 playbook_id=playbook.id,
                 playbook_version=version.version,
@@ -151,6 +153,7 @@ def _start(
                 repeat_slot=slot,
                 cooldown=timedelta(seconds=trigger.cooldown_s) if trigger.cooldown_s else None,
                 variables=trigger.variables,
+                traceparent=traceparent,
                 context={"CONSECUTIVE_FAILURES": case.failures, "ALERT_CYCLE": slot + 1, "trigger": "alert"},
             )
             if trigger.mode == "shadow":

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from medic import audit
 from medic.db import advisory_lock
 from medic.models.access import Stop
+from medic.models.executions import Execution
 
 
 def stopped(session: Session) -> Stop | None:
@@ -43,5 +44,11 @@ def resume_all(session: Session, *, actor: audit.Actor, now: datetime) -> bool:
     ).scalar_one_or_none()
     if ended is None:
         return False
+    # Whoever was fenced meanwhile goes on with the next sweep, not when its grace is over.
+    session.execute(
+        update(Execution)
+        .where(Execution.state == "running", Execution.owner.is_(None), Execution.due_at > now)
+        .values(due_at=now)
+    )
     audit.append(session, now=now, actor=actor, action="stop.release", object_kind="stop", object_id=ended)
     return True

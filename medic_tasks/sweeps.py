@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import time
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -11,11 +13,13 @@ import structlog
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
 from medic import broker
 from medic import settings as settings_
-from medic.db import database_now, engine, in_transaction
+from medic.db import database_now, engine, in_transaction, is_away
 from medic.executions.claim import LEASE
 from medic.executions.dispatch import dispatch
 from medic.executions.due import Reach
@@ -32,7 +36,27 @@ REACH = Reach()
 """Of this pool process; `medic.system` has one, and its worker does nothing else."""
 
 
+Sweep = Callable[[], str]
+
+
+def while_away(sweep_: Sweep) -> Sweep:
+    """A database that is away is one line per tick: the next tick finds what is due."""
+
+    @functools.wraps(sweep_)
+    def guarded() -> str:
+        try:
+            return sweep_()
+        except (DBAPIError, PoolTimeout) as error:
+            if isinstance(error, DBAPIError) and not is_away(error):
+                raise
+            log.warning("sweep.database_away", error=type(error).__name__)
+            return "the database is away"
+
+    return guarded
+
+
 @app.task(name="medic.sweep.services")
+@while_away
 def sweep_services() -> str:
     """Judge the services that are due."""
     began = time.monotonic()
@@ -53,6 +77,7 @@ def sweep_services() -> str:
 
 
 @app.task(name="medic.sweep.executions")
+@while_away
 def sweep_executions() -> str:
     """Look at the executions that are due."""
     bind = engine()

@@ -43,10 +43,15 @@ def api() -> None:
     callback=lambda _ctx, _param, value: parse_queues(value),
     help=f"What it works on, separated by commas: {', '.join(QUEUES)}.",
 )
-@click.option("--concurrency", type=click.IntRange(1, 256), default=4, show_default=True)
+@click.option("--concurrency", type=click.IntRange(1, 256), help="Default 4; 1 with medic.system.")
 @click.option("--pool", type=click.Choice(["prefork", "solo"]), default="prefork", show_default=True)
-def worker(name: str, queues: tuple[str, ...], concurrency: int, pool: str) -> None:
+def worker(name: str, queues: tuple[str, ...], concurrency: int | None, pool: str) -> None:
     """Work on queues.  medic.system wants a worker of its own, so that a sweep never waits."""
+    sweeps = "medic.system" in queues
+    if sweeps and (concurrency or 1) > 1:
+        # A sweep judges leases by how long its own process has reached the database: it has to be one process.
+        raise click.UsageError("medic.system takes --concurrency 1; start a second worker to sweep faster.")
+    concurrency = concurrency or (1 if sweeps else 4)
     settings = _settings_of_a_task_process()
     arguments = worker_arguments(settings, name=name, queues=queues, concurrency=concurrency, pool=pool)
     _become(arguments, _metrics_environ(settings, name))

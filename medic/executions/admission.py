@@ -212,7 +212,11 @@ def _refusal(session: Session, subject: Subject, now: datetime) -> Refused | Non
     recent = session.scalar(
         select(func.count())
         .select_from(Execution)
-        .where(Execution.service_id == subject.service_id, Execution.created_at > now - BREAKER_WINDOW)
+        .where(
+            Execution.service_id == subject.service_id,
+            Execution.created_at > now - BREAKER_WINDOW,
+            Execution.mode == "live",
+        )
     )
     if (recent or 0) >= BREAKER_LIMIT:
         return Refused(
@@ -221,7 +225,9 @@ def _refusal(session: Session, subject: Subject, now: datetime) -> Refused | Non
     if subject.cooldown:
         last = session.scalar(
             select(func.max(func.coalesce(Execution.finished_at, Execution.created_at))).where(
-                Execution.service_id == subject.service_id, Execution.playbook_id == subject.playbook_id
+                Execution.service_id == subject.service_id,
+                Execution.playbook_id == subject.playbook_id,
+                Execution.mode == "live",
             )
         )
         if last is not None and last > now - subject.cooldown:
