@@ -22,7 +22,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from medic import heartbeats
-from medic.db import in_transaction, sqlstate
+from medic.db import at_once, in_transaction, sqlstate
 from medic.errors import Invalid, MedicError, NotFound, Unavailable
 from medic.heartbeats import Signal, Written
 
@@ -134,7 +134,7 @@ class GroupCommit:
     def _commit(self, group: list[_Waiting]) -> None:
         signals = [signal for waiting in group for signal in waiting.signals]
         try:
-            written = in_transaction(self._engine, lambda session: heartbeats.write(session, signals))
+            written = self._write(signals)
         except DBAPIError as error:
             if sqlstate(error)[:2] in {"22", "23"} and not _partition_is_missing(error):
                 self._split(group, error)
@@ -150,6 +150,11 @@ class GroupCommit:
                 waiting.written = written[at : at + len(waiting.signals)]
                 at += len(waiting.signals)
                 waiting.done.set()
+
+    def _write(self, signals: list[Signal]) -> list[Written]:
+        if any(signal.follows_run for signal in signals):
+            return in_transaction(self._engine, lambda session: heartbeats.write(session, signals))
+        return at_once(self._engine, lambda connection: heartbeats.write_on(connection, signals))
 
     def _split(self, group: list[_Waiting], error: DBAPIError) -> None:
         """Nothing of the group is stored; find whose value it was."""

@@ -12,14 +12,17 @@ A row that is not quiet keeps its judged columns: the sweep folds the signals in
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import bindparam, text
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy import Connection, bindparam, text
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
-from sqlalchemy.types import BigInteger, Boolean, Float, Integer, SmallInteger, Text
+from sqlalchemy.types import BigInteger, Text
 
 from medic import runs
 from medic.runs import RunSignal
@@ -76,6 +79,11 @@ class Signal:
     def ends_run(self) -> bool:
         """Every final signal ends the run that it names; without a name, a plain ``ok`` ends none."""
         return self.is_final and (self.run_id is not None or self.kind != "ok" or self.exit_code is not None)
+
+    @property
+    def follows_run(self) -> bool:
+        """It opens or ends a run."""
+        return self.kind == "start" or self.ends_run
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,24 +161,34 @@ _SQL = """
       LEFT JOIN fresh f ON f.id = n.id
      ORDER BY i.ordinal
 """
-_TYPES = (
-    bindparam("ordinal", type_=ARRAY(Integer)),
-    bindparam("service_id", type_=ARRAY(BigInteger)),
-    bindparam("kind", type_=ARRAY(Text)),
-    bindparam("age", type_=ARRAY(Float)),
-    bindparam("run_id", type_=ARRAY(Text)),
-    bindparam("duration_ms", type_=ARRAY(BigInteger)),
-    bindparam("exit_code", type_=ARRAY(SmallInteger)),
-    bindparam("message", type_=ARRAY(Text)),
-    bindparam("metrics", type_=ARRAY(JSONB(none_as_null=True))),
-    bindparam("client_id", type_=ARRAY(Text)),
-    bindparam("every_s", type_=ARRAY(Integer)),
-    bindparam("policy_version", type_=ARRAY(BigInteger)),
-    bindparam("stirs", type_=ARRAY(Boolean)),
-    bindparam("is_life", type_=ARRAY(Boolean)),
-)
-_WRITE = text(_SQL.format(now="now()")).bindparams(*_TYPES)
-_WRITE_AT = text(_SQL.format(now="CAST(:now AS timestamptz)")).bindparams(*_TYPES)
+_COLUMNS = (
+    ("ordinal", "int"), ("service_id", "bigint"), ("kind", "text"), ("age", "float8"), ("run_id", "text"),
+    ("duration_ms", "bigint"), ("exit_code", "smallint"), ("message", "text"), ("metrics", "jsonb"),
+    ("client_id", "text"), ("every_s", "int"), ("policy_version", "bigint"), ("stirs", "bool"), ("is_life", "bool"),
+)  # fmt: skip
+_WRITE = "medic_write"
+_WRITE_AT = "medic_write_at"
+
+
+def _prepare(connection: Connection, name: str) -> None:
+    """Planned once per connection: of a heartbeat alone, planning is the greater half."""
+    if name in connection.info:
+        return
+    types = [f"{kind}[]" for _, kind in _COLUMNS]
+    sql = _SQL.format(now="now()" if name == _WRITE else f"${len(types) + 1}::timestamptz")
+    for number, (column, _) in enumerate(_COLUMNS, start=1):
+        sql = re.sub(rf":{column}\b", f"${number}", sql)
+    parameters = ", ".join(types if name == _WRITE else [*types, "timestamptz"])
+    connection.exec_driver_sql(f"PREPARE {name} ({parameters}) AS {sql}")
+    connection.info[name] = True
+
+
+def _execute_text(name: str) -> str:
+    arguments = [f"%s::{kind}[]" for _, kind in _COLUMNS] + (["%s"] if name == _WRITE_AT else [])
+    return f"EXECUTE {name} ({', '.join(arguments)})"
+
+
+_EXECUTE = {name: _execute_text(name) for name in (_WRITE, _WRITE_AT)}
 
 
 def write(session: Session, signals: Sequence[Signal], *, now: datetime | None = None) -> list[Written]:
@@ -178,41 +196,47 @@ def write(session: Session, signals: Sequence[Signal], *, now: datetime | None =
 
     :param now: the moment of their arrival; the transaction's own if none is given, without asking for it.
     """
-    rows = session.execute(
-        _WRITE if now is None else _WRITE_AT,
-        {
-            **({} if now is None else {"now": now}),
-            "ordinal": list(range(len(signals))),
-            "service_id": [s.service.id for s in signals],
-            "kind": [s.kind for s in signals],
-            "age": [s.age_s for s in signals],
-            "run_id": [s.run_id for s in signals],
-            "duration_ms": [s.duration_ms for s in signals],
-            "exit_code": [s.exit_code for s in signals],
-            "message": [s.message for s in signals],
-            "metrics": [s.metrics for s in signals],
-            "client_id": [s.client_id for s in signals],
-            "every_s": [s.service.every_s for s in signals],
-            "policy_version": [s.service.policy_version for s in signals],
-            "stirs": [s.stirs for s in signals],
-            "is_life": [s.is_success and not s.is_history for s in signals],
-        },
-    ).all()
+    return write_on(session.connection(), signals, now=now)
+
+
+def write_on(
+    connection: Connection, signals: Sequence[Signal], *, now: datetime | None = None
+) -> list[Written]:
+    """`write` on a connection.  If no signal `follows_run`, it is one statement, and may commit by itself."""
+    name = _WRITE if now is None else _WRITE_AT
+    _prepare(connection, name)
+    values: tuple[Any, ...] = (
+        list(range(len(signals))),
+        [s.service.id for s in signals],
+        [s.kind for s in signals],
+        [s.age_s for s in signals],
+        [s.run_id for s in signals],
+        [s.duration_ms for s in signals],
+        [s.exit_code for s in signals],
+        [s.message for s in signals],
+        [None if s.metrics is None else json.dumps(s.metrics, allow_nan=False) for s in signals],
+        [s.client_id for s in signals],
+        [s.service.every_s for s in signals],
+        [s.service.policy_version for s in signals],
+        [s.stirs for s in signals],
+        [s.is_success and not s.is_history for s in signals],
+    )
+    rows = connection.exec_driver_sql(_EXECUTE[name], values if now is None else (*values, now)).all()
     written = [
         Written(None, is_repeat=False, received_at=None)
         if row.received_at is None
         else Written(row.id, is_repeat=row.is_repeat, received_at=row.received_at)
         for row in rows
     ]
-    runs.follow(
-        session,
-        [
-            _run_signal(signal, row.id, row.event_at)
-            for signal, row in zip(signals, rows, strict=True)
-            if row.event_at is not None and (signal.kind == "start" or signal.ends_run)
-        ],
-    )
-    firsts = _firsts(session, [s for s, done in zip(signals, written, strict=True) if done.is_repeat])
+    followed = [
+        _run_signal(signal, row.id, row.event_at)
+        for signal, row in zip(signals, rows, strict=True)
+        if row.event_at is not None and signal.follows_run
+    ]
+    if followed:
+        runs.follow(connection, followed)
+    repeats = [s for s, done in zip(signals, written, strict=True) if done.is_repeat]
+    firsts = _firsts(connection, repeats) if repeats else {}
     return [
         firsts.get((signal.service.id, signal.client_id), done) if done.is_repeat else done
         for signal, done in zip(signals, written, strict=True)
@@ -228,14 +252,12 @@ _FIRSTS = text(
 ).bindparams(bindparam("service", type_=ARRAY(BigInteger)), bindparam("id", type_=ARRAY(Text)))
 
 
-def _firsts(session: Session, repeats: Sequence[Signal]) -> dict[tuple[int, str | None], Written]:
+def _firsts(connection: Connection, repeats: Sequence[Signal]) -> dict[tuple[int, str | None], Written]:
     """A repeat answers with what the first one got."""
-    if not repeats:
-        return {}
     values = {"service": [s.service.id for s in repeats], "id": [s.client_id for s in repeats]}
     return {
         (service_id, client_id): Written(heartbeat_id, is_repeat=True, received_at=received_at)
-        for service_id, client_id, heartbeat_id, received_at in session.execute(_FIRSTS, values)
+        for service_id, client_id, heartbeat_id, received_at in connection.execute(_FIRSTS, values)
     }
 
 

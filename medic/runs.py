@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import TextClause, bindparam, text
+from sqlalchemy import Connection, TextClause, bindparam, text
 from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.orm import Session
 from sqlalchemy.types import BigInteger, DateTime, SmallInteger, Text
 
 _NEW = 1 << 63
@@ -56,12 +55,12 @@ _Open = tuple[datetime, int, _Run]
 """An open run without a name, in the order of its start; its place tells apart those of one moment."""
 
 
-def follow(session: Session, signals: Sequence[RunSignal]) -> None:
+def follow(connection: Connection, signals: Sequence[RunSignal]) -> None:
     """Open and end the runs that these signals, in their order, tell of."""
     if not signals:
         return
-    named, unnamed = _known(session, signals)
-    behind = _starts_behind_their_end(session, signals)
+    named, unnamed = _known(connection, signals)
+    behind = _starts_behind_their_end(connection, signals)
     touched: list[_Run] = []
     for signal in signals:
         if signal.run_id is not None:
@@ -76,8 +75,8 @@ def follow(session: Session, signals: Sequence[RunSignal]) -> None:
         # A run of this batch is listed once, where it begins; a stored one where it ends.
         if run is not None and (run.row is not None or run.start is signal):
             touched.append(run)
-    _insert(session, [run for run in touched if run.row is None])
-    _end(session, [run for run in touched if run.row is not None])
+    _insert(connection, [run for run in touched if run.row is None])
+    _end(connection, [run for run in touched if run.row is not None])
 
 
 def _follow_named(signal: RunSignal, named: dict[tuple[int, str], _Run]) -> _Run | None:
@@ -137,7 +136,7 @@ _KNOWN = text(
 
 
 def _known(
-    session: Session, signals: Sequence[RunSignal]
+    connection: Connection, signals: Sequence[RunSignal]
 ) -> tuple[dict[tuple[int, str], _Run], defaultdict[int, list[_Open]]]:
     """The stored runs that the signals may touch: by name, and the open ones without."""
     named_ones = {(signal.service_id, signal.run_id) for signal in signals if signal.run_id is not None}
@@ -149,7 +148,7 @@ def _known(
     unnamed: defaultdict[int, list[_Open]] = defaultdict(list)
     if not named_ones and not ends:
         return named, unnamed
-    rows = session.execute(
+    rows = connection.execute(
         _KNOWN,
         {
             "named_service": [service for service, _ in named_ones],
@@ -185,7 +184,7 @@ _LONELY = text(
 )
 
 
-def _starts_behind_their_end(session: Session, signals: Sequence[RunSignal]) -> set[int]:
+def _starts_behind_their_end(connection: Connection, signals: Sequence[RunSignal]) -> set[int]:
     """Starts without a name whose end was heard first; a run that nobody can end would overrun."""
     starts = [signal for signal in signals if signal.is_start and signal.run_id is None]
     if not starts:
@@ -195,7 +194,7 @@ def _starts_behind_their_end(session: Session, signals: Sequence[RunSignal]) -> 
         "at": [start.at for start in starts],
         "id": [start.id for start in starts],
     }
-    return set(session.scalars(_LONELY, values))
+    return set(connection.scalars(_LONELY, values))
 
 
 _ENDED: tuple[Any, ...] = (
@@ -241,21 +240,23 @@ _UPDATE = text(
 ).bindparams(bindparam("id", type_=ARRAY(BigInteger)), *_ENDED)
 
 
-def _insert(session: Session, runs: Sequence[_Run]) -> None:
+def _insert(connection: Connection, runs: Sequence[_Run]) -> None:
     values = {
         "service": [run.start.service_id for run in runs if run.start],
         "run_id": [run.start.run_id for run in runs if run.start],
         "started_at": [run.started_at for run in runs],
         "start_id": [run.start.id for run in runs if run.start],
     }
-    _execute(session, _INSERT, values, runs)
+    _execute(connection, _INSERT, values, runs)
 
 
-def _end(session: Session, runs: Sequence[_Run]) -> None:
-    _execute(session, _UPDATE, {"id": [run.row for run in runs]}, runs)
+def _end(connection: Connection, runs: Sequence[_Run]) -> None:
+    _execute(connection, _UPDATE, {"id": [run.row for run in runs]}, runs)
 
 
-def _execute(session: Session, statement: TextClause, values: dict[str, Any], runs: Sequence[_Run]) -> None:
+def _execute(
+    connection: Connection, statement: TextClause, values: dict[str, Any], runs: Sequence[_Run]
+) -> None:
     if not runs:
         return
     ends = [run.end for run in runs]
@@ -266,4 +267,4 @@ def _execute(session: Session, statement: TextClause, values: dict[str, Any], ru
         "duration_ms": [end.duration_ms if end else None for end in ends],
         "end_id": [end.id if end else None for end in ends],
     }
-    session.execute(statement, values)
+    connection.execute(statement, values)
