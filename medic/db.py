@@ -121,19 +121,36 @@ def in_transaction(bind: Engine, work: Callable[[Session], T]) -> T:
     raise AssertionError("unreachable")
 
 
-def at_once(bind: Engine, work: Callable[[Connection], T]) -> T:
-    """Run one statement that commits by itself: one round trip, where a transaction takes three.
-
-    Tried once more after a deadlock or a serialization conflict, which PostgreSQL rolled back.
+class AtOnce:
+    """A connection of one thread, for statements that commit by themselves: one round trip each, where a
+    transaction takes three.  It stays open between them; a broken one is replaced by the next call.
     """
-    for last in (False, True):
-        try:
-            with bind.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-                return work(connection)
-        except DBAPIError as error:
-            if last or sqlstate(error) not in _RETRIED:
-                raise
-    raise AssertionError("unreachable")
+
+    def __init__(self, bind: Engine) -> None:
+        self._bind = bind
+        self._connection: Connection | None = None
+
+    def run(self, work: Callable[[Connection], T]) -> T:
+        """Run ``work``, which executes one writing statement.
+
+        Tried once more after a deadlock or a serialization conflict, which PostgreSQL rolled back.
+        """
+        for last in (False, True):
+            try:
+                if self._connection is None:
+                    self._connection = self._bind.connect().execution_options(isolation_level="AUTOCOMMIT")
+                return work(self._connection)
+            except DBAPIError as error:
+                self.close()
+                if last or sqlstate(error) not in _RETRIED:
+                    raise
+        raise AssertionError("unreachable")
+
+    def close(self) -> None:
+        """Give the connection back."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
 
 def _stale_before_work(error: DBAPIError) -> bool:

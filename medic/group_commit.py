@@ -22,7 +22,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from medic import heartbeats
-from medic.db import at_once, in_transaction, sqlstate
+from medic.db import AtOnce, in_transaction, sqlstate
 from medic.errors import Invalid, MedicError, NotFound, Unavailable
 from medic.heartbeats import Signal, Written
 
@@ -70,6 +70,7 @@ class GroupCommit:
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closing = False
+        self._at_once = AtOnce(self._engine)
 
     def write(self, signals: Sequence[Signal]) -> list[Written]:
         """Store the signals; returns when they are committed.
@@ -113,6 +114,7 @@ class GroupCommit:
         while True:
             group = self._take()
             if not group:
+                self._at_once.close()
                 return
             self._commit(group)
 
@@ -154,7 +156,7 @@ class GroupCommit:
     def _write(self, signals: list[Signal]) -> list[Written]:
         if any(signal.follows_run for signal in signals):
             return in_transaction(self._engine, lambda session: heartbeats.write(session, signals))
-        return at_once(self._engine, lambda connection: heartbeats.write_on(connection, signals))
+        return self._at_once.run(lambda connection: heartbeats.write_on(connection, signals))
 
     def _split(self, group: list[_Waiting], error: DBAPIError) -> None:
         """Nothing of the group is stored; find whose value it was."""
