@@ -128,7 +128,7 @@ class Settings(BaseModel):
         description="How many proxies stand before the API and may set X-Forwarded-For.", json_schema_extra={"section": "api"})  # fmt: skip
     metrics_public: Bool = _env("MEDIC_METRICS_PUBLIC", False, "true opens /metrics without a key.", "api")
     legacy_keyless: Bool = _env(
-        "MEDIC_LEGACY_KEYLESS", False, "true lets the original's heartbeat routes in without a key.", "api", unused=True)  # fmt: skip
+        "MEDIC_LEGACY_KEYLESS", False, "true lets the original's heartbeat routes in without a key.", "api")  # fmt: skip
     flower_port: Port = _env("MEDIC_FLOWER_PORT", 5555, "Port that Flower listens on.", "api")
     flower_basic_auth: SecretStr | None = _env(
         "MEDIC_FLOWER_BASIC_AUTH", None, "user:password for Flower; without it Flower listens on loopback only.", "api")  # fmt: skip
@@ -162,7 +162,7 @@ class Settings(BaseModel):
     secrets_key: SecretStr | None = _env("MEDIC_SECRETS_KEY", None, "Key that seals secrets: base64 of 32 bytes.", "security")  # fmt: skip
     api_key_pepper: SecretStr | None = _env("MEDIC_API_KEY_PEPPER", None, "Key of the digests of API keys, 32 bytes or more.", "security")  # fmt: skip
     audit_key: SecretStr | None = _env("MEDIC_AUDIT_KEY", None, "Key of the audit log's chain, 32 bytes or more.", "security", unused=True)  # fmt: skip
-    webhook_secret: SecretStr | None = _env("MEDIC_WEBHOOK_SECRET", None, "Secret of the original's webhook trigger; unset: it answers 503.", "security", unused=True)  # fmt: skip
+    webhook_secret: SecretStr | None = _env("MEDIC_WEBHOOK_SECRET", None, "Secret of the original's webhook trigger; unset: it answers 503.", "security")  # fmt: skip
 
     # --- rate limits
     rate_limiter_type: str = _env("MEDIC_RATE_LIMITER_TYPE", "auto", "auto, redis or memory.", "rate limits")
@@ -175,7 +175,7 @@ class Settings(BaseModel):
     )
     rate_limit_docs: Limit = _env("RATE_LIMIT_DOCS_REQUESTS", 60, "Page and documentation calls of one address a minute.", "rate limits")  # fmt: skip
     rate_limit_ping: Limit = _env(
-        "RATE_LIMIT_PING_REQUESTS", 120, "Calls of one ping URL a minute.", "rate limits", unused=True
+        "RATE_LIMIT_PING_REQUESTS", 120, "Calls of one ping URL a minute.", "rate limits"
     )
 
     # --- notifications

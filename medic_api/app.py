@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from apiflask import APIFlask
@@ -19,6 +20,7 @@ from medic.telemetry.instrumentation import instrument_engine, instrument_flask
 from medic_api import (
     alerts,
     approvals,
+    batch,
     console,
     converters,
     docs,
@@ -27,25 +29,35 @@ from medic_api import (
     health,
     ingest,
     keys,
+    legacy_alerts,
+    legacy_heartbeats,
+    legacy_playbooks,
+    legacy_services,
     metrics,
     openapi,
+    paths,
+    pings,
     playbooks,
     problems,
     scripts,
     secrets,
     services,
     stop,
+    teams,
 )
-from medic_api.directory import Directory
+from medic_api.directory import Directory, PingDirectory
 from medic_api.failures import Failures
 from medic_api.guard import Services, Writable
 from medic_api.hints import Hints
 
 MAX_BODY_BYTES = 1_048_576
+BATCH_QUEUE_LIMIT = 50_000
+"""Batched heartbeats that may wait in one process: five whole calls."""
 
 BLUEPRINTS = (
     ingest.bp, services.bp, alerts.bp, playbooks.bp, executions.bp, approvals.bp, stop.bp, scripts.bp, secrets.bp,
-    keys.bp, health.bp, metrics.bp, docs.bp, console.bp,
+    keys.bp, health.bp, metrics.bp, docs.bp, console.bp, batch.bp, paths.bp, pings.bp, teams.bp,
+    legacy_heartbeats.bp, legacy_services.bp, legacy_alerts.bp, legacy_playbooks.bp,
 )  # fmt: skip
 
 
@@ -81,6 +93,11 @@ def create_app(settings: Settings, *, engine: Engine | None = None) -> APIFlask:
         writable=Writable(bind),
         directory=Directory(bind),
         heartbeats=GroupCommit(bind),
+        batches=GroupCommit(bind, queue_limit=BATCH_QUEUE_LIMIT),
+        large_batches=threading.Semaphore(max(1, settings.api_threads // 2)),
+        pings=PingDirectory(bind, settings.need_pepper()),
+        strangers=Failures(),
+        guesses=Failures(),
         hints=Hints(bind),
     )
     if settings.trusted_proxies:

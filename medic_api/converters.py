@@ -7,6 +7,7 @@ from typing import Any
 from flask import Flask
 from werkzeug.routing import BaseConverter, IntegerConverter, Map
 
+from medic.teams import PING_KEY
 from medic_api.fields import MAX_ID
 
 
@@ -42,6 +43,45 @@ class IdConverter(IntegerConverter):
         super().__init__(map, max=MAX_ID)
 
 
+class SignalConverter(BaseConverter):
+    """What a path form says: a word, or an exit code."""
+
+    regex = r"start|complete|fail|log|25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9]"
+    schema: dict[str, Any] = {  # noqa: RUF012 - read only
+        "type": "string",
+        "pattern": f"^({regex})$",
+        "examples": ["start", "complete", "fail", "log", "0", "3"],
+    }
+
+
+class PingSignalConverter(BaseConverter):
+    """What a ping URL says; a number over 255 is the view's to refuse."""
+
+    regex = r"start|fail|log|[0-9]{1,9}"
+    schema: dict[str, Any] = {  # noqa: RUF012 - read only
+        "type": "string",
+        "pattern": f"^({regex})$",
+        "examples": ["start", "fail", "log", "0", "3"],
+    }
+
+
+class LegacySignalConverter(BaseConverter):
+    regex = r"start|complete|fail"
+    schema: dict[str, Any] = {"type": "string", "enum": ["start", "complete", "fail"]}  # noqa: RUF012 - read only
+
+
+class PingKeyConverter(BaseConverter):
+    regex = PING_KEY
+    schema: dict[str, Any] = {"type": "string", "pattern": f"^{regex}$"}  # noqa: RUF012 - read only
+
+
+class LegacyNameConverter(BaseConverter):
+    """A name as the original took it."""
+
+    regex = r"[^/]{1,255}"
+    schema: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": 255}  # noqa: RUF012 - read only
+
+
 UUID_SCHEMA = {"type": "string", "format": "uuid"}
 
 
@@ -51,4 +91,9 @@ def install(app: Flask) -> None:
         "secret": SecretNameConverter,
         "key": KeyIdConverter,
         "id": IdConverter,
+        "signal": SignalConverter,
+        "ping_signal": PingSignalConverter,
+        "ping_key": PingKeyConverter,
+        "legacy_name": LegacyNameConverter,
+        "legacy_signal": LegacySignalConverter,
     }

@@ -7,6 +7,7 @@ database, the scope, the limit of the class.
 from __future__ import annotations
 
 import functools
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from medic.ratelimit import Decision, Limiter, headers
 from medic.services import count as count_services
 from medic.settings import Settings
 from medic.telemetry import metrics
-from medic_api.directory import Directory
+from medic_api.directory import Directory, PingDirectory
 from medic_api.failures import Failures
 from medic_api.hints import Hints
 
@@ -58,7 +59,12 @@ class Writable:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What the views of this process share."""
+    """What the views of this process share.
+
+    ``failures`` counts wrong API keys by address, ``strangers`` ping URLs that are nobody's, ``guesses`` wrong
+    webhook secrets.  ``batches`` is the lane of large batches, so that single heartbeats never wait behind one;
+    ``large_batches`` leaves half of the threads to them, too.
+    """
 
     settings: Settings
     engine: Engine
@@ -68,6 +74,11 @@ class Services:
     writable: Writable
     directory: Directory
     heartbeats: GroupCommit
+    batches: GroupCommit
+    large_batches: threading.Semaphore
+    pings: PingDirectory
+    strangers: Failures
+    guesses: Failures
     hints: Hints
 
 
@@ -120,25 +131,40 @@ def need_wide() -> None:
         raise Forbidden("This key is narrowed to some services; this reaches all of them.")
 
 
-def guard(*, scope: str | None, rate: str) -> Callable[[View], View]:
-    """Let a view be reached only with this scope, within the limit of this rate class."""
+def guard(
+    *, scope: str | None, rate: str, limited: bool = True, legacy: bool = False
+) -> Callable[[View], View]:
+    """Let a view be reached only with this scope, within the limit of this rate class.
+
+    :param limited: false: the view calls `limit` itself, as soon as it knows for whom.
+    :param legacy: one of the original's heartbeat routes, which MEDIC_LEGACY_KEYLESS opens.
+    """
 
     def wrap(view: View) -> View:
         @functools.wraps(view)
         def guarded(*args: Any, **kwargs: Any) -> Any:
             at = time.monotonic()
-            if scope is not None and not (scope == "metrics:read" and services().settings.metrics_public):
+            if scope is not None and not _is_open(scope, legacy=legacy):
                 authenticate(at)
                 caller().need(scope)
             subject = f"key:{caller().key_id}" if "caller" in g else f"address:{request.remote_addr}"
-            writable = services().writable.count(caller()) if rate == "heartbeat_key" else 0
-            limit(rate, subject, at, writable=writable)
+            if limited:
+                writable = services().writable.count(caller()) if rate == "heartbeat_key" else 0
+                limit(rate, subject, at, writable=writable)
             return view(*args, **kwargs)
 
         guarded.__medic_guard__ = Guarded(scope, rate)  # type: ignore[attr-defined]
         return guarded  # type: ignore[return-value]
 
     return wrap
+
+
+def _is_open(scope: str, *, legacy: bool) -> bool:
+    """A setting lets this call in without a key."""
+    settings = services().settings
+    if legacy and settings.legacy_keyless:
+        return "Authorization" not in request.headers
+    return scope == "metrics:read" and settings.metrics_public
 
 
 def authenticate(at: float) -> None:
@@ -167,6 +193,31 @@ def limit(rate_class: str, subject: str, at: float, *, writable: int = 0) -> Non
     if not decision.allowed:
         metrics.RATE_LIMIT_REFUSALS.labels(rate_class).inc()
         raise Throttled("Too many calls; wait and try again.", retry_after=decision.retry_after)
+
+
+@dataclass(slots=True)
+class Grant:
+    """How many calls may pass, and what the rest is told."""
+
+    left: int
+    refusal: Throttled
+
+
+def limit_many(rate_class: str, subject: str, count: int, at: float, *, writable: int = 0) -> Grant:
+    """Count so many calls as far as the limit goes, which must be that of a smooth class."""
+    limiter = services().limiter
+    decision = limiter.hit(rate_class, subject, cost=count, services=writable, now=at)
+    left = count
+    while not decision.allowed and left > 0:
+        # Another process may take what was left a moment ago; then there is less.
+        left = min(left - 1, decision.remaining)
+        if left > 0:
+            decision = limiter.hit(rate_class, subject, cost=left, services=writable, now=at)
+    g.rate_decision = decision
+    if left < count:
+        metrics.RATE_LIMIT_REFUSALS.labels(rate_class).inc(count - left)
+    wait = decision.retry_after or decision.reset_after
+    return Grant(left, Throttled("Too many heartbeats; wait and try again.", retry_after=wait))
 
 
 def add_limit_headers(response: Response) -> Response:

@@ -78,18 +78,28 @@ class CreateQuery(Request):
 @bp.input(HeartbeatIn, location="json")
 @bp.output(HeartbeatOut, status_code=202)
 def send_heartbeat(json_data: HeartbeatIn, query_data: CreateQuery) -> Response:
-    name = json_data.service
+    return take(json_data, query_data)
+
+
+def take(body: HeartbeatIn, wish: CreateQuery, *, message_cut: bool = False) -> Response:
+    """Store one heartbeat of a key that may send some, and answer.
+
+    :param message_cut: the message was cut already.
+    :raises Forbidden: the key is not for this service.
+    :raises NotFound: there is no such service, and none is made.
+    """
+    name = body.service
     services.need_touch(caller().may_touch(name), name)
     limit("heartbeat", f"service:{name}", time.monotonic())
     directory = shared().directory
     for _ in range(2):  # a second time when it was made anew since we heard of it
-        known = directory.find(name) or _create(name, query_data)
-        signal, cut = to_signal(json_data, known, arrival=datetime.now(UTC))
+        known = directory.find(name) or _create(name, wish)
+        signal, cut = to_signal(body, known, arrival=datetime.now(UTC))
         written = shared().heartbeats.write([signal])[0]
         if written.id is not None:
             if not written.is_repeat:
                 metrics.HEARTBEATS.labels(signal.kind).inc()
-            return _answer(name, written, cut=cut)
+            return _answer(name, written, cut=cut or message_cut)
         directory.forget(name)
     raise NotFound(f"There is no service {name}.")
 
@@ -99,9 +109,7 @@ def to_signal(body: HeartbeatIn, service: Watched, *, arrival: datetime) -> tupl
 
     The age is the client's own difference where it sent both times, else that to the arrival.
     """
-    message, cut = body.message, False
-    if message is not None and len(message.encode()) > MAX_MESSAGE_BYTES:
-        message, cut = message.encode()[:MAX_MESSAGE_BYTES].decode(errors="ignore"), True
+    message, cut = (None, False) if body.message is None else cut_message(body.message.encode())
     age = 0.0
     if body.occurred_at is not None:
         age = ((body.sent_at or arrival) - body.occurred_at).total_seconds()
@@ -120,6 +128,13 @@ def to_signal(body: HeartbeatIn, service: Watched, *, arrival: datetime) -> tupl
         metrics=body.metrics,
         client_id=body.id,
     ), cut
+
+
+def cut_message(raw: bytes) -> tuple[str, bool]:
+    """At most 10 kB of a message, as text that can be stored; true when some was cut."""
+    is_cut = len(raw) > MAX_MESSAGE_BYTES
+    shown = raw[:MAX_MESSAGE_BYTES].decode(errors="ignore") if is_cut else raw.decode(errors="replace")
+    return shown.replace("\0", "\ufffd"), is_cut
 
 
 def kind_of(status: str | None, exit_code: int | None) -> str:

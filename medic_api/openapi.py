@@ -11,6 +11,7 @@ from werkzeug.routing import Rule
 
 from medic import __version__
 from medic.settings import Settings
+from medic_api.batch_body import MAX_ITEMS
 from medic_api.converters import UUID_SCHEMA
 from medic_api.guard import Guarded
 from medic_api.intake import YAML_TYPES
@@ -98,7 +99,8 @@ def install(app: APIFlask, settings: Settings) -> None:
 
 def _complete_operation(operation: Json, rule: Rule, method: str, view: Any) -> None:
     guarded: Guarded = view.__medic_guard__
-    operation["operationId"] = view.__name__
+    several = len((rule.methods or set()) - {"HEAD", "OPTIONS"}) > 1
+    operation["operationId"] = f"{view.__name__}_{method}" if several else view.__name__
     operation["x-rate-class"] = guarded.rate_class
     operation["security"] = [{"bearer": []}] if guarded.scope else []
     if guarded.scope:
@@ -107,8 +109,8 @@ def _complete_operation(operation: Json, rule: Rule, method: str, view: Any) -> 
         parameter if parameter["in"] != "path" else _path_parameter(rule, parameter["name"])
         for parameter in operation.get("parameters", [])
     ]
-    _unfold(operation)
-    if "requestBody" in operation:
+    _unfold(operation, method)
+    if "requestBody" in operation and "text/plain" not in operation["requestBody"]["content"]:
         operation["requestBody"]["required"] = True
     for status in _possible(operation, guarded, rule, method):
         operation["responses"].setdefault(str(status), {})
@@ -117,27 +119,43 @@ def _complete_operation(operation: Json, rule: Rule, method: str, view: Any) -> 
             meaning = _MEANINGS.get(int(status), HTTPStatus(int(status)).phrase)
             response["description"] = response.get("description") or meaning
             response["content"] = {CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    if operation.pop("x-plain", None):
+        for response in operation["responses"].values():
+            response["content"] = {"text/plain": {"schema": _TEXT}}
     if down := operation.pop("x-down", None):
         content = operation["responses"]["200"]["content"]
         operation["responses"]["503"] = {"description": down, "content": content}
 
 
-def _unfold(operation: Json) -> None:
-    """What a view says in short: ``x-yaml``, ``x-text`` and ``x-headers``."""
+def _unfold(operation: Json, method: str) -> None:
+    """What a view says in short: ``x-yaml``, ``x-message``, ``x-batch``, ``x-text``, ``x-query`` and ``x-headers``."""
     if yaml := operation.pop("x-yaml", None):
         operation["requestBody"] = {
             "required": True,
             "content": {kind: {"schema": {"type": "string"}, "example": yaml} for kind in YAML_TYPES},
         }
         operation["responses"].setdefault("415", {})
+    if operation.pop("x-message", None) and method == "post":
+        operation["requestBody"] = {"content": {"text/plain": {"schema": _TEXT}}}
+    if operation.pop("x-batch", None):
+        item: Json = {"$ref": "#/components/schemas/HeartbeatIn"}
+        operation["requestBody"] = {
+            "content": {
+                "application/json": {"schema": {"type": "array", "items": item, "maxItems": MAX_ITEMS}},
+                "application/x-ndjson": {"schema": _TEXT},
+            }
+        }
+        operation["responses"]["207"]["content"] = operation["responses"]["202"]["content"]
+        operation["responses"].setdefault("415", {})
     if kind := operation.pop("x-text", None):
         operation["responses"]["200"]["content"] = {kind: {"schema": _TEXT}}
     if "201" in operation["responses"] and "200" in operation["responses"]:
         operation["responses"]["201"]["content"] = operation["responses"]["200"]["content"]
-    for header, meaning in operation.pop("x-headers", {}).items():
-        operation["parameters"].append(
-            {"name": header, "in": "header", "required": False, "description": meaning, "schema": _TEXT}
-        )
+    for place, short in (("header", "x-headers"), ("query", "x-query")):
+        for name, meaning in operation.pop(short, {}).items():
+            operation["parameters"].append(
+                {"name": name, "in": place, "required": False, "description": meaning, "schema": _TEXT}
+            )
 
 
 def _possible(operation: Json, guarded: Guarded, rule: Rule, method: str) -> set[int]:

@@ -28,6 +28,7 @@ def settings(environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterat
     limits = {
         f"RATE_LIMIT_{name}_REQUESTS": "100000" for name in ("MANAGEMENT", "TRIGGER", "DOCS", "HEARTBEAT")
     }
+    limits["MEDIC_WEBHOOK_SECRET"] = "a secret of the tests"
     for name, value in (environ | limits).items():
         monkeypatch.setenv(name, value)
     caches: tuple[Any, ...] = (settings_.current, process_engine, broker.app)
@@ -44,6 +45,7 @@ def app(engine: Engine, settings: Settings) -> Iterator[APIFlask]:
     made.testing = False  # errors are answers, as in life
     yield made
     made.extensions["medic"].heartbeats.close()
+    made.extensions["medic"].batches.close()
     made.extensions["medic"].hints.close()
 
 

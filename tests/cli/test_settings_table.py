@@ -38,8 +38,8 @@ def test_every_variable_has_a_row_a_section_and_a_help() -> None:
 def test_what_is_not_used_yet_says_so() -> None:
     rows = [row for row in settings_document().splitlines() if NOT_USED in row]
     assert {row.split("`")[1] for row in rows} == {
-        "MEDIC_LEGACY_KEYLESS", "ALERT_AUTO_UNMUTE_HOURS", "MEDIC_AUDIT_KEY", "MEDIC_WEBHOOK_SECRET",
-        "RATE_LIMIT_PING_REQUESTS", "SLACK_API_TOKEN", "SLACK_CHANNEL_ID", "SLACK_SIGNING_SECRET",
+        "ALERT_AUTO_UNMUTE_HOURS", "MEDIC_AUDIT_KEY",
+        "SLACK_API_TOKEN", "SLACK_CHANNEL_ID", "SLACK_SIGNING_SECRET",
         "PAGERDUTY_ROUTING_KEY",
     }  # fmt: skip
 

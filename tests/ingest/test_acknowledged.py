@@ -92,7 +92,7 @@ class Client:
                     self._body(random, f"{self.number}-{turn}-{n}")
                     for n in range(40 if self.number == CLIENTS - 1 else 1)
                 ]
-                self._deliver(session, bodies)
+                self._deliver(session, bodies, random)
                 turn += 1
 
     @staticmethod
@@ -101,7 +101,7 @@ class Client:
             return random.choice(BAD) | {"id": f"bad-{client_id}"}
         return {"service": random.choice(NAMES), "id": client_id, "message": client_id}
 
-    def _deliver(self, session: requests.Session, bodies: list[dict[str, Any]]) -> None:
+    def _deliver(self, session: requests.Session, bodies: list[dict[str, Any]], random: Random) -> None:
         """Send what has no answer yet, again and again with the same ids."""
         pause = threading.Event()
         for attempt in range(400):
@@ -114,7 +114,10 @@ class Client:
                 elif is_bad and 400 <= status < 500:
                     self.refused += 1
                 elif not is_bad and status in {200, 202} and heartbeat_id is not None:
-                    self.acknowledged[body["id"]] = heartbeat_id
+                    if self.acknowledged.setdefault(body["id"], heartbeat_id) != heartbeat_id:
+                        self.wrong.append(f"{body} was stored twice")
+                    elif random.random() < 0.05:
+                        left.append(body)  # as if the answer had been lost on the way
                 else:
                     self.wrong.append(f"{body} got {status}")
             if not left:
