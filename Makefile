@@ -7,6 +7,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# Nothing is installed that the lock does not name by its hash, not even to build: oncalendar has no wheel.
+LOCKED := $(PIP) install --require-hashes --only-binary :all: --no-binary oncalendar
 # Tests that start servers of their own share the cores; more processes than cores only queue.
 JOBS ?= 2
 ARGS ?=
@@ -20,15 +22,17 @@ $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Medic needs Python 3.11 or later; say which: make PYTHON=python3.11 ..." >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { echo "Python's venv module is missing; on Debian: apt-get install python3-venv" >&2; exit 1; }
 
-$(VENV)/.local: requirements/local.txt pyproject.toml | $(VENV)/bin/python
+$(VENV)/.local: requirements/build.txt requirements/local.txt pyproject.toml | $(VENV)/bin/python
 	@echo "Installing into $(VENV) (once; it takes a minute)"
-	@$(PIP) install --require-hashes --only-binary :all: -r requirements/local.txt
+	@$(LOCKED) -r requirements/build.txt
+	@$(LOCKED) --no-build-isolation -r requirements/local.txt
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/.dev: requirements/dev.txt pyproject.toml | $(VENV)/bin/python
+$(VENV)/.dev: requirements/build.txt requirements/dev.txt pyproject.toml | $(VENV)/bin/python
 	@echo "Installing the development tools into $(VENV) (once; it takes a minute)"
-	@$(PIP) install --require-hashes --only-binary :all: -r requirements/dev.txt
+	@$(LOCKED) -r requirements/build.txt
+	@$(LOCKED) --no-build-isolation -r requirements/dev.txt
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@ $(VENV)/.local
 
