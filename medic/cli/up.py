@@ -96,4 +96,6 @@ def first_heartbeat(url: str, key_file: Path) -> str:
     """A shell command that sends a heartbeat; it names the key's file, not the key."""
     key = f'"Authorization: Bearer $(cat {shlex.quote(str(key_file))})"'
     body = "-H 'Content-Type: application/json' -d '{\"service\":\"demo\"}'"
-    return f"curl -X POST {url}/v1/heartbeats -H {key} {body}"
+    # create: the first heartbeat of a stranger should not meet a 404.
+    where = shlex.quote(f"{url}/v1/heartbeats?create=1&every=5m&grace=1m")
+    return f"curl -X POST {where} -H {key} {body}"

@@ -191,6 +191,6 @@ def test_the_first_heartbeat_names_the_keys_file_as_a_shell_reads_it(tmp_path: P
     command = first_heartbeat("http://127.0.0.1:1", path).replace("curl", "printf '%s\\n'", 1)
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True, timeout=10)
     assert done.stdout.splitlines() == [
-        "-X", "POST", "http://127.0.0.1:1/v1/heartbeats", "-H", "Authorization: Bearer mdk_x",
+        "-X", "POST", "http://127.0.0.1:1/v1/heartbeats?create=1&every=5m&grace=1m", "-H", "Authorization: Bearer mdk_x",
         "-H", "Content-Type: application/json", "-d", '{"service":"demo"}',
     ]  # fmt: skip
