@@ -9,8 +9,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Nothing is installed that the lock does not name by its hash, not even to build: oncalendar has no wheel.
 LOCKED := $(PIP) install --require-hashes --only-binary :all: --no-binary oncalendar
-# Tests that start servers of their own share the cores; more processes than cores only queue.
-JOBS ?= 2
+# Many tests wait for processes that they started, so there are more of them than cores.
+JOBS ?= 3
 ARGS ?=
 
 .PHONY: help

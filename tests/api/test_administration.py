@@ -114,10 +114,8 @@ def test_an_alert_is_seen_acknowledged_and_resolved(web: Api, engine: Engine, ap
 
     def fail(session: Session) -> int | None:
         now = database_now(session)
-        return alerts.open_alert(
-            session, service_id=service, service_name="web", priority="p1", reason="missed", opened_at=now,
-            now=now, evidence={"deadline": "then"},
-        )  # fmt: skip
+        opening = alerts.Opening(service, "web", "p1", "missed", now, {"deadline": "then"})
+        return alerts.open_all(session, [opening], now=now)[service]
 
     alert = in_transaction(engine, fail)
     listed = web("GET", "/v1/alerts?active=true&service=web").get_json()["items"]

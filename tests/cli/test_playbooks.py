@@ -139,8 +139,7 @@ def test_an_alert_is_listed_acknowledged_and_resolved(admin: Any, engine: Engine
         service = services.create(
             session, name=name, policy=services.Policy(every_s=60), actor=MEDIC, now=now
         )
-        alerts.open_alert(session, service_id=service.id, service_name=name, priority="p2", reason="missed",
-                          opened_at=now, now=now, evidence={})  # fmt: skip
+        alerts.open_all(session, [alerts.Opening(service.id, name, "p2", "missed", now, {})], now=now)
     opened = data_of(admin("alert", "list", "--output", "json"))
     assert [(item["service"], item["reasons"]) for item in opened] == [(name, ["missed"])]
     alert_id = str(opened[0]["id"])

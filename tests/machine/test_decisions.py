@@ -66,7 +66,13 @@ def playbooks(draw: st.DrawFn, most: int = 60) -> tuple[Step, ...]:
 
 
 def decide(step: Step, result: Result, **values: Any) -> Decision:
-    usual: dict[str, Any] = {"position": step.position, "step_count": 5, "tries": 0, "now": NOW, "chance": 0.5}
+    usual: dict[str, Any] = {
+        "position": step.position,
+        "step_count": 5,
+        "tries": 0,
+        "now": NOW,
+        "chance": 0.5,
+    }
     return machine.decide(step, result, **(usual | values))
 
 

@@ -155,7 +155,7 @@ def test_a_chain_is_one_trace_in_each_pool_and_a_stop_loses_no_span(
     ).split("-")[1]
     worker = start(
         "", "-A", "trace_tasks", "-q", "worker", "-c", "1", "-P", pool, "-l", "INFO", "--without-mingle", "--without-gossip",
-        "--without-heartbeat", module="celery", **environment, OTEL_BSP_SCHEDULE_DELAY="600000",
+        "--without-heartbeat", module="celery", **environment, OTEL_BSP_SCHEDULE_DELAY="600000", LOG_LEVEL="DEBUG",
     )  # fmt: skip
     done, output = 0, ""
     while done < 3:
