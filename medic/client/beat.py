@@ -10,6 +10,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
+from medic.client import exchange
 from medic.client.courier import TRY_S
 from medic.client.heartbeat import Heartbeat, clock
 from medic.client.notices import Notice
@@ -51,6 +52,7 @@ class Beat:
     def start(self) -> Self:
         """Begin to beat; again is harmless."""
         if self._thread is None:
+            exchange.load()
             self._stop = threading.Event()
             thread = threading.Thread(
                 target=self._beat, args=(self._stop,), name=f"medic-beat-{self._service}", daemon=True

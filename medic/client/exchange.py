@@ -68,6 +68,15 @@ def post(address: Address, body: Mapping[str, Any], *, within: float) -> Answer:
     return found[0] if found else Answer(Verdict.AWAY, f"did not answer within {within:.3g} s")
 
 
+def load() -> None:
+    """Import what an exchange needs, in the caller's thread.
+
+    A thread that is importing when the program forks leaves the module locked in the child, for good.
+    """
+    import encodings.idna  # noqa: F401, PLC0415 - looking up a name loads it
+    import urllib.request  # noqa: F401, PLC0415
+
+
 def _exchange(address: Address, body: Mapping[str, Any], timeout: float) -> Answer:
     import urllib.error  # noqa: PLC0415 - see the module's docstring
     import urllib.request  # noqa: PLC0415

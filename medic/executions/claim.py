@@ -198,7 +198,11 @@ _RECORD = text(
         UPDATE execution_steps d
            SET state = CASE WHEN e.cancelled AND NOT :ended THEN 'cancelled' ELSE :step_state END,
                tries = d.tries + CAST(:counts AS int),
-               parked_at = CASE WHEN :parks THEN coalesce(d.parked_at, now()) WHEN :ended THEN d.parked_at END,
+               -- From the claim on, as the step itself counted: else it would wake a moment before its time.
+               parked_at = CASE WHEN :parks THEN coalesce(d.parked_at, (
+                               SELECT t.started_at FROM step_attempts t
+                                WHERE t.execution_id = e.id AND t.position = :position AND t.epoch = :epoch))
+                           WHEN :ended THEN d.parked_at END,
                "check" = :check,
                ended_at = CASE WHEN :ended OR e.cancelled THEN now() END,
                output = :output, error = :step_error
