@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hmac
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +12,7 @@ from pydantic import Field
 from sqlalchemy.orm import Session
 
 from medic import audit, playbooks
+from medic.crypto.signatures import same_secret
 from medic.db import database_now, in_transaction
 from medic.errors import Conflict, MedicError, NotFound, Throttled, Unauthenticated, Unavailable
 from medic.executions import views
@@ -62,9 +62,7 @@ def _prove() -> None:
         raise Throttled("Too many wrong secrets from this address.", retry_after=wait)
     if secret is None:
         raise Unavailable("MEDIC_WEBHOOK_SECRET is not set, so nothing starts here.", retry_after=300)
-    # As bytes: a header may hold what is no ASCII, which compare_digest refuses in texts.
-    asked = (given or "").encode("utf-8", "surrogatepass")
-    if not hmac.compare_digest(asked, secret.get_secret_value().encode()):
+    if not same_secret(given, secret):
         guesses.count(address, now=at)
         raise Unauthenticated(f"A valid {SECRET_HEADER} is needed.")
     guesses.passed(given or "", now=at)

@@ -130,5 +130,7 @@ def install(app: APIFlask) -> None:
 
     @app.errorhandler(Exception)
     def _mistake(error: Exception) -> Response:
-        log.error("request.failed", path=request.path, exc_info=error)
+        # The rule and not the path: that of a ping URL is its secret.
+        rule = request.url_rule.rule if request.url_rule else None
+        log.error("request.failed", method=request.method, route=rule, exc_info=error)
         return render(500, "error", MISTAKE)
