@@ -49,12 +49,13 @@ test: $(VENV)/.dev ## Run the tests (ARGS="-k name" for some of them)
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadscope $(ARGS)
 
 .PHONY: lint
-lint: $(VENV)/.dev ## Check style, types, and that imports go down only
+lint: $(VENV)/.dev ## Check style, types, that imports go down only, image and chart
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 	@for file in docker/Dockerfile; do if [ -f $$file ]; then $(BIN)/hadolint $$file; fi; done
+	@$(BIN)/python charts/lint.py
 
 .PHONY: format
 format: $(VENV)/.dev ## Put the code into the house style
@@ -68,6 +69,10 @@ bench: $(VENV)/.dev ## Measure (ROWS=ingest for some); writes build/bench.json
 .PHONY: lock
 lock: $(VENV)/.dev ## Write the hash-pinned lock anew from pyproject.toml
 	@sh requirements/lock.sh $(abspath $(BIN)/uv)
+
+.PHONY: audit
+audit: $(VENV)/.dev ## Look for known faults: of our code, of what the lock names; writes build/sbom.json
+	@$(BIN)/python requirements/audit.py
 
 .PHONY: clean
 clean: ## Remove what was built or installed here; data in .medic stays

@@ -23,6 +23,15 @@ broker_transport_options = {
     "health_check_interval": 10,
     # retry_on_timeout stays unset: it may run a command twice, and kombu's batches refuse it.
 }
+if _settings.broker_prefix:
+    broker_transport_options["global_keyprefix"] = _settings.broker_prefix
+if _settings.worker_pool:
+    # What a pool runs is told apart by its own hash. All three, or none: with a shared index a worker of one pool
+    # takes another's lost message off the index, misses it in its own hash, and the message is gone.
+    broker_transport_options |= {
+        key: f"{key.removesuffix('_key')}.{_settings.worker_pool}"
+        for key in ("unacked_key", "unacked_index_key", "unacked_mutex_key")
+    }
 
 # A publish that fails is not lost: the row is due, and the sweep dispatches it.
 task_publish_retry_policy = {"max_retries": 1, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.2}

@@ -37,16 +37,19 @@ def write(path: Path, judged: Sequence[Judged]) -> None:
 
 def _cells(item: Judged) -> list[str]:
     found, row = item.finding, item.row
-    bound = f"≥ {row.at_least:g}" if row.at_least is not None else f"≤ {row.at_most:g}"
+    bound, word = "", ""
+    if row.is_claim:
+        bound = f"≥ {row.at_least:g}" if row.at_least is not None else f"≤ {row.at_most:g}"
+        word = _WORDS[item.holds]
     if isinstance(found, NotBuilt):
         return ["", "", "", "", bound, _WORDS[None]]
     low, high = found.spread
     floor = "" if found.floor_value is None else number(found.floor_value)
     ratio = "" if found.ratio is None else f"{found.ratio:.2f}"
-    if found.ratio is None:
+    if found.ratio is None and bound:
         bound = f"{bound} {row.unit}"
     return [
-        f"{number(found.value)} {row.unit}", floor, ratio, f"{number(low)} … {number(high)}", bound, _WORDS[item.holds]
+        f"{number(found.value)} {row.unit}", floor, ratio, f"{number(low)} … {number(high)}", bound, word
     ]  # fmt: skip
 
 

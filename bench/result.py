@@ -57,6 +57,8 @@ Finding = Measured | NotBuilt
 class Row:
     """One claim: the ratio (or, without a floor, the value) is ``at_least`` or ``at_most`` this.
 
+    A row without either claims nothing: it shows how a number goes with its circumstances.
+
     :param unit: of value and floor.
     """
 
@@ -66,6 +68,10 @@ class Row:
     measure: Callable[[Stage], Finding] = field(repr=False)
     at_least: float | None = None
     at_most: float | None = None
+
+    @property
+    def is_claim(self) -> bool:
+        return self.at_least is not None or self.at_most is not None
 
     def judge(self, finding: Finding) -> Judged:
         return Judged(self, finding)
@@ -80,8 +86,8 @@ class Judged:
 
     @property
     def holds(self) -> bool | None:
-        """None where there was nothing to measure."""
-        if isinstance(self.finding, NotBuilt):
+        """None where there was nothing to measure, or nothing is claimed."""
+        if isinstance(self.finding, NotBuilt) or not self.row.is_claim:
             return None
         judged = self.finding.value if self.finding.ratio is None else self.finding.ratio
         if self.row.at_least is not None:
@@ -91,13 +97,13 @@ class Judged:
     def as_json(self) -> dict[str, Any]:
         """The entry of ``bench.json``; numbers are null where nothing was measured."""
         found = self.finding if isinstance(self.finding, Measured) else None
-        bound = "at_most" if self.row.at_least is None else "at_least"
+        bounds = {"at_least": self.row.at_least, "at_most": self.row.at_most}
         return {
             "row": self.row.name,
             "value": _rounded(found.value if found else None),
             "floor": _rounded(found.floor_value if found else None),
             "ratio": _rounded(found.ratio if found else None),
-            bound: self.row.at_most if self.row.at_least is None else self.row.at_least,
+            **{name: bound for name, bound in bounds.items() if bound is not None},
             "holds": self.holds,
         }
 

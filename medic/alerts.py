@@ -14,7 +14,7 @@ from sqlalchemy import bindparam, insert, select, text, update
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Session
 
-from medic import audit
+from medic import audit, outbox, suppression
 from medic.errors import Conflict, NotFound
 from medic.models.alerting import Alert, AlertTransition
 from medic.models.monitoring import ServiceState
@@ -63,7 +63,7 @@ _RESOLVE = text(
       FROM unnest(CAST(:alert_id AS bigint[]), CAST(:at AS timestamptz[]), CAST(:resolution AS text[]))
         AS v (alert_id, at, resolution)
      WHERE a.id = v.alert_id AND a.resolved_at IS NULL
- RETURNING a.id
+ RETURNING a.id, a.service_id
     """
 )
 
@@ -71,7 +71,9 @@ _CHANGE_REASONS = text(
     """
     UPDATE alerts a
        SET reasons = CASE WHEN v.kind = 'reason_joined' THEN array_append(a.reasons, v.reason)
-                          ELSE array_remove(a.reasons, v.reason) END
+                          ELSE array_remove(a.reasons, v.reason) END,
+           -- What ends and comes back is told again.
+           told = CASE WHEN v.kind = 'reason_joined' THEN a.told ELSE array_remove(a.told, v.reason) END
       FROM unnest(CAST(:alert_id AS bigint[]), CAST(:kind AS text[]), CAST(:reason AS text[]))
         AS v (alert_id, kind, reason)
      WHERE a.id = v.alert_id
@@ -85,6 +87,7 @@ _RECORD = text(
       FROM unnest(CAST(:alert_id AS bigint[]), CAST(:kind AS text[]), CAST(:reason AS text[]),
                   CAST(:at AS timestamptz[]), :evidence)
         AS t (alert_id, kind, reason, at, evidence)
+ RETURNING id, alert_id
     """
 ).bindparams(bindparam("evidence", type_=ARRAY(JSONB)))
 
@@ -113,7 +116,7 @@ def open_all(session: Session, openings: Sequence[Opening], *, now: datetime) ->
         for one in openings
         if one.service_id in opened
     ]
-    _record_all(session, turns, now=now)
+    record_all(session, turns, now=now)
     return opened
 
 
@@ -140,23 +143,45 @@ def turn_all(session: Session, turns: Sequence[Turn], *, now: datetime) -> None:
                 "resolution": [turn.resolution for turn in ends],
             },
         )
-        resolved = set(rows.scalars())
-    _record_all(session, [*changes, *(turn for turn in ends if turn.alert_id in resolved)], now=now)
+        gone = {row.id: row.service_id for row in rows}
+        resolved = set(gone)
+        suppression.wake_children(session, list(gone.values()), now=now)
+    over = {turn.alert_id: turn for turn in ends if turn.alert_id in resolved}
+    recorded = record_all(session, [*changes, *over.values()], now=now)
+    outbox.tell_same(
+        session,
+        "resolved",
+        [
+            (
+                alert_id,
+                recorded[alert_id],
+                {"resolved_at": format_time(turn.at), "resolution": turn.resolution},
+            )
+            for alert_id, turn in over.items()
+        ],
+        now=now,
+    )
 
 
-def _record_all(session: Session, turns: Sequence[Turn], *, now: datetime) -> None:
-    if turns:
-        session.execute(
-            _RECORD,
-            {
-                "alert_id": [turn.alert_id for turn in turns],
-                "kind": [turn.kind for turn in turns],
-                "reason": [turn.reason for turn in turns],
-                "at": [turn.at for turn in turns],
-                "evidence": [turn.evidence for turn in turns],
-                "now": now,
-            },
-        )
+def record_all(session: Session, turns: Sequence[Turn], *, now: datetime) -> dict[int, int]:
+    """Keep what happened to alerts, each at most once.
+
+    :returns: the transitions by their alert.
+    """
+    if not turns:
+        return {}
+    rows = session.execute(
+        _RECORD,
+        {
+            "alert_id": [turn.alert_id for turn in turns],
+            "kind": [turn.kind for turn in turns],
+            "reason": [turn.reason for turn in turns],
+            "at": [turn.at for turn in turns],
+            "evidence": [turn.evidence for turn in turns],
+            "now": now,
+        },
+    )
+    return {row.alert_id: row.id for row in rows}
 
 
 def resolve(
@@ -168,10 +193,13 @@ def resolve(
         update(Alert)
         .where(Alert.id == alert_id, Alert.resolved_at.is_(None))
         .values(resolved_at=now, resolution=resolution, resolved_by=actor, note=note)
-        .returning(Alert.id)
+        .returning(Alert.service_id)
     ).scalar_one_or_none()
     if closed is not None:
-        _record(session, alert_id, "resolved", now=now, evidence=evidence, actor=actor)
+        suppression.wake_children(session, [closed], now=now)
+        transition_id = _record(session, alert_id, "resolved", now=now, evidence=evidence, actor=actor)
+        more = {"resolved_at": format_time(now), "resolution": resolution}
+        outbox.tell_same(session, "resolved", [(alert_id, transition_id, more)], now=now)
 
 
 def close_for(
@@ -194,7 +222,9 @@ def acknowledge(session: Session, *, alert_id: int, actor: audit.Actor, now: dat
     alert = _open(session, alert_id)
     if alert.acknowledged_at is None:
         alert.acknowledged_at, alert.acknowledged_by = now, str(actor)
-        _record(session, alert_id, "acknowledged", now=now, evidence={}, actor=str(actor))
+        transition_id = _record(session, alert_id, "acknowledged", now=now, evidence={}, actor=str(actor))
+        more = {"acknowledged_by": str(actor)}
+        outbox.tell_same(session, "acknowledged", [(alert_id, transition_id, more)], now=now)
         audit.append(
             session, now=now, actor=actor, action="alert.acknowledge", object_kind="alert", object_id=alert_id
         )
@@ -270,9 +300,9 @@ def _open(session: Session, alert_id: int) -> Alert:
 
 def _record(
     session: Session, alert_id: int, kind: str, *, now: datetime, evidence: dict[str, Any], actor: str
-) -> None:
-    session.execute(
-        insert(AlertTransition).values(
-            alert_id=alert_id, kind=kind, at=now, recorded_at=now, actor=actor, evidence=evidence
-        )
-    )
+) -> int:
+    return session.execute(
+        insert(AlertTransition)
+        .values(alert_id=alert_id, kind=kind, at=now, recorded_at=now, actor=actor, evidence=evidence)
+        .returning(AlertTransition.id)
+    ).scalar_one()

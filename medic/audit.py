@@ -37,10 +37,11 @@ def append(
     object_kind: str,
     object_id: object,
     detail: dict[str, Any] | None = None,
-) -> None:
-    """Add an entry; ``action`` is ``noun.verb``, ``detail`` holds nothing secret."""
-    session.execute(
-        insert(AuditEntry).values(
+) -> int:
+    """Add an entry and give its number; ``action`` is ``noun.verb``, ``detail`` holds nothing secret."""
+    number: int = session.execute(
+        insert(AuditEntry)
+        .values(
             at=now,
             actor_kind=actor.kind,
             actor=actor.id,
@@ -51,4 +52,6 @@ def append(
             request_id=actor.request_id,
             detail=detail or {},
         )
-    )
+        .returning(AuditEntry.id)
+    ).scalar_one()
+    return number

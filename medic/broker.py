@@ -22,9 +22,13 @@ SCRIPTS = "medic.scripts"
 HOUSEKEEPING = "medic.housekeeping"
 
 STEP_TASK = "medic.step"
+DELIVER_TASK = "medic.deliver.target"
 
 # A step enforces its own time limit; this one only frees a worker from an act that never returns.
 TIME_LIMIT_MARGIN_S = 600
+
+# The sweep asks again every other second; what is older than this only makes the queue longer.
+DELIVERY_EXPIRES_S = 60
 
 log = structlog.get_logger("medic.broker")
 
@@ -60,6 +64,16 @@ def publish_chain(links: list[Link], *, root_id: str, parent_id: str | None) -> 
         chain(*steps, app=app()).apply_async(root_id=root_id)
     except (OperationalError, RedisError, OSError) as error:
         log.warning("broker.publish_failed", execution_id=root_id, error=type(error).__name__)
+        return False
+    return True
+
+
+def publish_delivery(target_id: int) -> bool:
+    """Ask for the deliveries of a target; false when the broker did not take it."""
+    try:
+        app().send_task(DELIVER_TASK, args=(target_id,), queue=DELIVERIES, expires=DELIVERY_EXPIRES_S)
+    except (OperationalError, RedisError, OSError) as error:
+        log.warning("broker.publish_failed", target_id=target_id, error=type(error).__name__)
         return False
     return True
 

@@ -50,6 +50,7 @@ BigId = Annotated[int, mapped_column(BigInteger, primary_key=True)]
 # A statement that outlives this is a defect or a lock that somebody forgot; sweeps are far below.
 STATEMENT_TIMEOUT_MS = 30_000
 LOCK_TIMEOUT_MS = 5_000
+LOCK_NOT_AVAILABLE = "55P03"
 _RETRIED = {"40001", "40P01"}
 _AWAY = ("08", "53", "57")
 
@@ -121,6 +122,13 @@ def in_transaction(bind: Engine, work: Callable[[Session], T]) -> T:
     raise AssertionError("unreachable")
 
 
+def at_once(bind: Engine) -> Engine:
+    """The same connections, on which each statement commits by itself: one round trip where a transaction takes
+    three.  For work that is one statement, whose callers can tell whether it was done.
+    """
+    return bind.execution_options(isolation_level="AUTOCOMMIT")
+
+
 class AtOnce:
     """A connection of one thread, for statements that commit by themselves: one round trip each, where a
     transaction takes three.  It stays open between them; a broken one is replaced by the next call.
@@ -173,7 +181,10 @@ def is_away(error: DBAPIError) -> bool:
     code = sqlstate(error)
     if code:
         return code.startswith(_AWAY)
-    return isinstance(error.orig, psycopg2.OperationalError | psycopg2.InterfaceError)
+    # A server that died says nothing: psycopg2 has no class of its own for that.
+    return error.connection_invalidated or isinstance(
+        error.orig, psycopg2.OperationalError | psycopg2.InterfaceError
+    )
 
 
 def database_now(session: Session) -> datetime:
@@ -181,6 +192,18 @@ def database_now(session: Session) -> datetime:
     return session.scalars(select(func.now())).one()
 
 
-def advisory_lock(session: Session, name: str) -> None:
-    """Hold the lock of this name until the transaction ends."""
+def advisory_lock(session: Session, name: str, *, within_s: float | None = None) -> None:
+    """Hold the lock of this name until the transaction ends.
+
+    :param within_s: how long to wait for it, in place of the usual five seconds; then it is `LOCK_NOT_AVAILABLE`.
+    """
+    if within_s is not None:
+        _wait_for_locks(session, round(within_s * 1000))
     session.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": name})
+    if within_s is not None:
+        _wait_for_locks(session, LOCK_TIMEOUT_MS)
+
+
+def _wait_for_locks(session: Session, milliseconds: int) -> None:
+    """What the rest of the transaction waits for a lock."""
+    session.execute(text("SELECT set_config('lock_timeout', :ms, true)"), {"ms": str(milliseconds)})

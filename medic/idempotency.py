@@ -1,6 +1,6 @@
 """Idempotency keys: the answer of a POST, kept in the transaction of its effect, so that a repeat gets the same.
 
-After draft-ietf-httpapi-idempotency-key-header-07; an answer is kept for 24 hours, an error is not.
+After draft-ietf-httpapi-idempotency-key-header-07; an answer is kept for a day unless told otherwise, an error is not.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from medic.db import advisory_lock
-from medic.errors import Invalid
+from medic.db import LOCK_NOT_AVAILABLE, advisory_lock, sqlstate
+from medic.errors import Conflict, Invalid
 from medic.models.access import IdempotencyKey
 
-KEPT = timedelta(hours=24)
+PATIENCE_S = 2.0
+"""How long a repeat waits for the first request, which may be at work this very moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +48,14 @@ def recall(session: Session, request: Repeatable, *, now: datetime) -> Kept | No
     Holds a lock on the key until the transaction ends, so that two repeats at once have one effect.
 
     :raises Invalid: the key was used for another request.
+    :raises Conflict: another request with this key is worked on, and was not done within `PATIENCE_S`.
     """
-    advisory_lock(session, f"idempotency:{request.principal}:{request.key}")
+    try:
+        advisory_lock(session, f"idempotency:{request.principal}:{request.key}", within_s=PATIENCE_S)
+    except DBAPIError as error:
+        if sqlstate(error) != LOCK_NOT_AVAILABLE:
+            raise
+        raise Conflict("Another request with this Idempotency-Key is still worked on; try again.") from None
     row = session.get(IdempotencyKey, (request.principal, request.key))
     if row is None or row.expires_at <= now:
         return None
@@ -56,11 +64,11 @@ def recall(session: Session, request: Repeatable, *, now: datetime) -> Kept | No
     return Kept(row.status, row.response)
 
 
-def keep(session: Session, request: Repeatable, answer: Kept, *, now: datetime) -> None:
+def keep(session: Session, request: Repeatable, answer: Kept, *, days: int, now: datetime) -> None:
     """Keep the answer for a repeat."""
     values = {
         "request_digest": request.digest, "status": answer.status, "response": answer.body, "created_at": now,
-        "expires_at": now + KEPT,
+        "expires_at": now + timedelta(days=days),
     }  # fmt: skip
     session.execute(
         upsert(IdempotencyKey)

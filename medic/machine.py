@@ -15,10 +15,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
-from medic.playbook.document import Retry, Step
-from medic.steps.base import AwaitApproval, Done, Failed, Outcome, Park
+from medic.playbook.document import Probe, Retry, Step, names_failure
+from medic.steps.base import AwaitApproval, Done, Failed, Notice, Outcome, Park
 
 GRACE = timedelta(seconds=60)
 GRACE_CAP = timedelta(minutes=10)
@@ -32,6 +32,7 @@ FINAL_STATES = frozenset({"completed", "failed", "cancelled"})
 CHECKED_KINDS = frozenset({"heartbeat_received", "alert_resolved"})
 
 Json = dict[str, Any]
+Verdict = Literal["happened", "retry", "fail", "ask"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,21 @@ class Recovered:
     """The alert is over: the execution ends here, and what remains is not done."""
 
 
-Result = Outcome | Skipped | Recovered
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """What the probe of a step in doubt says.
+
+    :param verdict: ``ask``: it does not know, so it asks `again`; without that a human is asked.
+    """
+
+    verdict: Verdict
+    message: str
+    doubt: Json
+    output: Json
+    again: datetime | None = None
+
+
+Result = Outcome | Skipped | Recovered | Probed
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +82,23 @@ class Decision:
     error: Json | None = None
     rest_error: Json | None = None
     approval: AwaitApproval | None = None
+    notice: Notice | None = None
+    doubt: Json | None = None
+
+    @property
+    def escalates(self) -> bool:
+        """The step failed for good, and whoever stands above is to hear of it."""
+        return bool(self.error and self.error.get("escalated"))
+
+    @property
+    def asks_of_doubt(self) -> bool:
+        """The step stays in doubt, and from now on that is a human's to settle."""
+        return self.doubt is not None and not self.doubt["probing"]
+
+    @property
+    def is_alone(self) -> bool:
+        """Nothing else commits with it."""
+        return not (self.approval or self.notice or self.escalates or self.asks_of_doubt)
 
     @property
     def is_final(self) -> bool:
@@ -98,10 +130,13 @@ def decide(
     :param chance: a random number in [0, 1), for the jitter of a retry.
     """
     match result:
-        case Done(output=output):
+        case Done(output=output, notice=notice):
             return _advance(
-                position, step_count, now, outcome="completed", step_state="completed", output=output
-            )
+                position, step_count, now, outcome="completed", step_state="completed", output=output,
+                notice=notice,
+            )  # fmt: skip
+        case Probed():
+            return _settle(step, result, position, step_count, tries, now, chance)
         case Skipped(reason=reason):
             error = {"code": "skipped", "message": reason}
             return _advance(
@@ -130,6 +165,7 @@ def decide(
 def _advance(
     position: int, step_count: int, now: datetime, *, outcome: str, step_state: str,
     output: Json | None = None, step_error: Json | None = None, counts_try: bool = False,
+    notice: Notice | None = None,
 ) -> Decision:  # fmt: skip
     last = position + 1 >= step_count
     return Decision(
@@ -141,7 +177,55 @@ def _advance(
         output=output,
         step_error=step_error,
         counts_try=counts_try,
+        notice=notice,
     )
+
+
+def _settle(
+    step: Step, probed: Probed, position: int, step_count: int, tries: int, now: datetime, chance: float
+) -> Decision:
+    """What a probe's answer means for the step that stands in doubt."""
+    error = {"code": f"probe_{probed.verdict}", "message": probed.message}
+    match probed.verdict:
+        case "happened":
+            return _advance(
+                position, step_count, now, outcome="completed", step_state="completed", output=probed.output
+            )
+        case "retry":
+            return Decision(
+                "waiting", position, outcome="parked", step_state="pending", waiting_for="retry", due_at=now,
+                step_error=error,
+            )  # fmt: skip
+        case "fail":
+            failed = Failed("probe_fail", probed.message, probed.output)
+            return _fail(step, failed, position, step_count, tries, now, chance)
+    asks_on = probed.again is not None
+    return Decision(
+        "in_doubt", position, outcome="parked", step_state="in_doubt", due_at=probed.again or now + REMINDER,
+        output=probed.output, step_error=error, doubt=probed.doubt | {"probing": asks_on},
+    )  # fmt: skip
+
+
+def judge_probe(probe: Probe, outcome: Outcome, doubt: Json, *, until: datetime, now: datetime) -> Probed:
+    """What a probe that acted says about the step in doubt.
+
+    :param doubt: as it stands on the step.
+    :param until: how long the probe asks.
+    """
+    output: Json = {"probe": outcome.output} if isinstance(outcome, Done | Failed) else {}
+    if isinstance(outcome, Done):
+        return Probed("happened", "The probe found that the step happened.", doubt, output)
+    code = outcome.code if isinstance(outcome, Failed) else ""
+    why = f" ({code}: {outcome.message})" if isinstance(outcome, Failed) else ""
+    if isinstance(outcome, Failed):
+        if probe.retry_on and names_failure(probe.retry_on, code):
+            return Probed("retry", f"The probe found that the step did not happen{why}.", doubt, output)
+        if probe.fail_on and names_failure(probe.fail_on, code):
+            return Probed("fail", f"The probe found that the step failed{why}.", doubt, output)
+    if now < until:
+        again = min(now + probe.interval, until)
+        return Probed("ask", f"The probe does not know yet{why}.", doubt, output, again=again)
+    return Probed(probe.otherwise, f"The probe could not tell in its time{why}.", doubt, output)
 
 
 def _fail(

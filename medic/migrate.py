@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,6 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import OperationalError
 
 from medic.db import make_engine
 from medic.errors import Misconfigured, Unavailable
@@ -19,14 +19,20 @@ from medic.partitions import make_partitions
 
 # Any number will do; it only has to be the same for every version of Medic.
 LOCK_ID = 0x6D65646963
-LOCK_WAIT = "120s"
+LOCK_WAIT_S = 120.0
+LOCK_RETRY_S = 0.1
+
+
+class LaterDatabase(Misconfigured):
+    """The database is of a later version than this code: a deploy is under way, or was rolled back."""
 
 
 def upgrade(database_url: str, *, revision: str = "head") -> None:
     """Migrate up, then make the partitions that are missing.  Others that try meanwhile wait.
 
     :raises Unavailable: when another process migrates for more than two minutes.
-    :raises Misconfigured: when the database is of a later version, or PostgreSQL is older than 15.
+    :raises LaterDatabase: when the database is of a later version.
+    :raises Misconfigured: when PostgreSQL is older than 15.
     """
     with _alone(database_url) as (connection, config):
         _missing(connection, config)
@@ -45,7 +51,7 @@ def downgrade(database_url: str, *, revision: str) -> None:
 def pending(connection: Connection) -> list[str]:
     """The revisions that the database lacks, oldest first.
 
-    :raises Misconfigured: when the database is of a later version.
+    :raises LaterDatabase: when the database is of a later version.
     """
     return _missing(connection, _config())
 
@@ -58,7 +64,7 @@ def _missing(connection: Connection, config: Config) -> list[str]:
             return missing[::-1]
         missing.append(script.revision)
     if found is not None:
-        raise Misconfigured(
+        raise LaterDatabase(
             f"The database is at revision {found}, which this version does not know: run a newer Medic."
         )
     return missing[::-1]
@@ -82,13 +88,9 @@ def _alone(database_url: str) -> Iterator[tuple[Connection, Config]]:
             version = connection.execute(text("SHOW server_version_num")).scalar_one()
             if int(version) < 150_000:
                 raise Misconfigured("PostgreSQL 15 or later is needed; this server is older.")
-            connection.execute(text(f"SET lock_timeout = '{LOCK_WAIT}'"))
             connection.execute(text("SET statement_timeout = 0"))
-            try:
-                connection.execute(text("SELECT pg_advisory_lock(:id)"), {"id": LOCK_ID})
-            except OperationalError as error:
-                raise Unavailable("Another process is migrating; try again when it is done.") from error
             connection.commit()
+            _wait_for_lock(connection)
             config = _config()
             config.attributes["connection"] = connection
             try:
@@ -99,3 +101,20 @@ def _alone(database_url: str) -> Iterator[tuple[Connection, Config]]:
                 connection.commit()
     finally:
         engine.dispose()
+
+
+def _wait_for_lock(connection: Connection) -> None:
+    """Ask again and again, in a transaction each: an index that is made CONCURRENTLY waits for every transaction
+    that is older than it, so a statement that waited here for the lock would be waited for in turn.
+
+    :raises Unavailable: when another process holds it for too long.
+    """
+    deadline = time.monotonic() + LOCK_WAIT_S
+    while True:
+        got = connection.execute(text("SELECT pg_try_advisory_lock(:id)"), {"id": LOCK_ID}).scalar_one()
+        connection.commit()
+        if got:
+            return
+        if time.monotonic() > deadline:
+            raise Unavailable("Another process is migrating; try again when it is done.")
+        time.sleep(LOCK_RETRY_S)

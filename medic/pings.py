@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from medic import audit, services
 from medic.heartbeats import Watched
-from medic.services import Policy
+from medic.service_policy import Policy
 
 CREATED_EVERY_S = 86_400
 CREATED_GRACE_S = 3_600

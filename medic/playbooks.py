@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session
 
-from medic import audit
+from medic import audit, documents, snapshots
 from medic.db import advisory_lock
 from medic.errors import Invalid, NotFound, PreconditionFailed, Problem
-from medic.models.playbooks import Playbook, PlaybookVersion, Trigger
+from medic.models.playbooks import Hook, Playbook, PlaybookVersion, Trigger
 from medic.playbook.document import Parsed
 from medic.playbook.document import Playbook as Document
 from medic.playbook.grammar import parse
@@ -50,6 +50,7 @@ def put(
         raise Invalid.at("name", f"is {document.name}, but the address says {name}")
     advisory_lock(session, f"playbook-name:{name}")
     playbook = _live(session, name)
+    before = None
     if if_match is not None and (playbook is None or playbook.version != if_match):
         raise PreconditionFailed("The playbook was changed since; look at it again.")
     if playbook is None:
@@ -62,6 +63,7 @@ def put(
         current = session.get_one(PlaybookVersion, (playbook.id, playbook.version))
         if current.source == source:
             return Stored(playbook, current, parsed.warnings)
+        before = documents.of_playbook(current)
         playbook.version += 1
         playbook.description, playbook.updated_at = document.description, now
         session.flush()
@@ -77,9 +79,9 @@ def put(
         .returning(PlaybookVersion)
     ).one()
     _replace_trigger(session, playbook.id, document)
-    audit.append(
+    snapshots.record(
         session, now=now, actor=actor, action="playbook.put", object_kind="playbook", object_id=name,
-        detail={"version": playbook.version},
+        before=before, detail={"version": playbook.version},
     )  # fmt: skip
     return Stored(playbook, version, parsed.warnings)
 
@@ -89,13 +91,15 @@ def remove(session: Session, *, name: str, actor: audit.Actor, now: datetime) ->
 
     :raises NotFound: no such playbook.
     """
-    playbook = find(session, name).playbook
+    stored = find(session, name)
+    playbook = stored.playbook
     playbook.deleted_at = now
     session.flush()  # the name is free for the next statement
-    session.execute(delete(Trigger).where(Trigger.playbook_id == playbook.id))
-    audit.append(
-        session, now=now, actor=actor, action="playbook.delete", object_kind="playbook", object_id=name
-    )
+    _remove_triggers(session, playbook, actor=actor, now=now)
+    snapshots.record(
+        session, now=now, actor=actor, action="playbook.delete", object_kind="playbook", object_id=name,
+        before=documents.of_playbook(stored.version),
+    )  # fmt: skip
 
 
 def find(session: Session, name: str, *, version: int | None = None) -> Stored:
@@ -122,6 +126,22 @@ def _live(session: Session, name: str) -> Playbook | None:
     return session.scalars(
         select(Playbook).where(Playbook.name == name, Playbook.deleted_at.is_(None))
     ).one_or_none()
+
+
+def _remove_triggers(session: Session, playbook: Playbook, *, actor: audit.Actor, now: datetime) -> None:
+    made_by_api = session.execute(
+        select(Trigger, Hook)
+        .outerjoin(Hook, Hook.trigger_id == Trigger.id)
+        .where(Trigger.playbook_id == playbook.id, Trigger.origin == "api")
+        .order_by(Trigger.id)
+    ).all()
+    for trigger, hook in made_by_api:
+        snapshots.record(
+            session, now=now, actor=actor, action="trigger.delete", object_kind="trigger", object_id=trigger.id,
+            before=documents.of_trigger(trigger, playbook=playbook.name, hook=hook),
+            detail={"playbook": playbook.name, "kind": trigger.kind},
+        )  # fmt: skip
+    session.execute(delete(Trigger).where(Trigger.playbook_id == playbook.id))
 
 
 def _replace_trigger(session: Session, playbook_id: int, document: Document) -> None:

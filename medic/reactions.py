@@ -157,7 +157,7 @@ def _start(
                 context={"CONSECUTIVE_FAILURES": case.failures, "ALERT_CYCLE": slot + 1, "trigger": "alert"},
             )
             if trigger.mode == "shadow":
-                _shadow(session, subject, now)
+                record_shadow(session, subject, now)
                 return None
             outcome = start(session, subject, now=now)
     except Exception as error:
@@ -174,7 +174,7 @@ def _start(
     return outcome
 
 
-def _shadow(session: Session, subject: Subject, now: datetime) -> None:
+def record_shadow(session: Session, subject: Subject, now: datetime) -> UUID | None:
     """Keep what would have started, as an execution that is over and did nothing; once per alert and repeat."""
     execution_id = session.execute(
         upsert(Execution)
@@ -201,7 +201,7 @@ def _shadow(session: Session, subject: Subject, now: datetime) -> None:
         .returning(Execution.id)
     ).scalar_one_or_none()
     if execution_id is None:
-        return
+        return None
     why = {"code": "skipped", "message": "The trigger is in shadow mode: nothing was done."}
     session.execute(
         insert(ExecutionStep),
@@ -217,3 +217,4 @@ def _shadow(session: Session, subject: Subject, now: datetime) -> None:
         detail={"playbook": subject.document.name, "service": subject.service_name, "alert": subject.alert_id,
                 "slot": subject.repeat_slot},
     )  # fmt: skip
+    return execution_id

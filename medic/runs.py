@@ -15,6 +15,7 @@ from typing import Any
 
 from sqlalchemy import Connection, TextClause, bindparam, text
 from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import Session
 from sqlalchemy.types import BigInteger, DateTime, SmallInteger, Text
 
 _NEW = 1 << 63
@@ -60,14 +61,14 @@ def follow(connection: Connection, signals: Sequence[RunSignal]) -> None:
     if not signals:
         return
     named, unnamed = _known(connection, signals)
-    behind = _starts_behind_their_end(connection, signals)
+    behind = _starts_of_nothing(connection, signals)
     touched: list[_Run] = []
     for signal in signals:
         if signal.run_id is not None:
             run = _follow_named(signal, named)
         elif not signal.is_start:
             run = _end_newest(signal, unnamed[signal.service_id])
-        elif signal.id not in behind:
+        elif signal.id not in behind and not _is_open_at(signal.at, unnamed[signal.service_id]):
             run = _Run(None, signal.at, start=signal)
             bisect.insort(unnamed[signal.service_id], (signal.at, _NEW + signal.id, run))
         else:
@@ -104,6 +105,11 @@ def _end_newest(signal: RunSignal, open_ones: list[_Open]) -> _Run | None:
     run = open_ones.pop(at - 1)[2]
     run.end = signal
     return run
+
+
+def _is_open_at(at: datetime, open_ones: list[_Open]) -> bool:
+    place = bisect.bisect_left(open_ones, at, key=lambda one: one[0])
+    return place < len(open_ones) and open_ones[place][0] == at
 
 
 # The second and third part: of the open runs without a name, all that the ends of this batch can reach.
@@ -176,6 +182,9 @@ _LONELY = text(
          WHERE h.service_id = s.service_id AND h.received_at > s.at AND h.event_at > s.at AND h.id < s.id
            AND h.run_id IS NULL
            AND (h.kind IN ('complete', 'fail') OR (h.kind = 'ok' AND h.exit_code IS NOT NULL)))
+        OR EXISTS (
+        SELECT 1 FROM runs r
+         WHERE r.service_id = s.service_id AND r.started_at = s.at AND r.run_id IS NULL AND r.state = 'open')
     """
 ).bindparams(
     bindparam("service", type_=ARRAY(BigInteger)),
@@ -184,8 +193,10 @@ _LONELY = text(
 )
 
 
-def _starts_behind_their_end(connection: Connection, signals: Sequence[RunSignal]) -> set[int]:
-    """Starts without a name whose end was heard first; a run that nobody can end would overrun."""
+def _starts_of_nothing(connection: Connection, signals: Sequence[RunSignal]) -> set[int]:
+    """Starts without a name whose end was heard first, as a run that nobody can end would overrun; and those of
+    the very moment at which one is open, as nothing tells the two apart.
+    """
     starts = [signal for signal in signals if signal.is_start and signal.run_id is None]
     if not starts:
         return set()
@@ -268,3 +279,14 @@ def _execute(
         "end_id": [end.id if end else None for end in ends],
     }
     connection.execute(statement, values)
+
+
+def open_counts(session: Session, service_ids: Sequence[int]) -> dict[int, int]:
+    """How many runs of each service are open; services without one are left out."""
+    rows = session.execute(
+        text(
+            "SELECT service_id, count(*) FROM runs WHERE state = 'open' AND service_id = ANY(:ids) GROUP BY service_id"
+        ),
+        {"ids": list(service_ids)},
+    )
+    return dict(rows.all())

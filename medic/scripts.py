@@ -53,18 +53,19 @@ def put(
     return script, version
 
 
-def find(session: Session, name: str) -> tuple[Script, ScriptVersion]:
-    """A script's newest version.
+def find(session: Session, name: str, *, version: int | None = None) -> tuple[Script, ScriptVersion]:
+    """A script's newest version, or the one that is asked for.
 
-    :raises NotFound: no such script.
+    :raises NotFound: no such script or version.
     """
+    wanted = ScriptVersion.version == (Script.version if version is None else version)
     row = session.execute(
         select(Script, ScriptVersion)
-        .join(ScriptVersion, (ScriptVersion.script_id == Script.id) & (ScriptVersion.version == Script.version))
+        .join(ScriptVersion, (ScriptVersion.script_id == Script.id) & wanted)
         .where(Script.name == name)
     ).one_or_none()  # fmt: skip
     if row is None:
-        raise NotFound(f"There is no script {name}.")
+        raise NotFound(f"There is no {'' if version is None else f'version {version} of '}script {name}.")
     return row
 
 

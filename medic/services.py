@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -12,65 +11,24 @@ from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from medic import alerts, audit
-from medic.db import advisory_lock, sqlstate
+from medic import alerts, audit, documents, snapshots, suppression
+from medic.db import sqlstate
+from medic.dependencies import depend, names_around
 from medic.errors import Conflict, Forbidden, Invalid, NotFound, PreconditionFailed
 from medic.models.alerting import Team
 from medic.models.monitoring import Service, ServiceDependency, ServiceState
-from medic.schedule import parse_schedule
+from medic.service_policy import COLUMNS, JUDGED, Policy, shown
 
-DEFAULT_GRACE_S = 60
 CHECK_VIOLATION = "23514"
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """What people decide about a service; durations in whole seconds."""
-
-    every_s: int | None = None
-    cron: str | None = None
-    on_calendar: str | None = None
-    at_least: int | None = None
-    within_s: int | None = None
-    timezone: str = "UTC"
-    grace_s: int = DEFAULT_GRACE_S
-    max_runtime_s: int | None = None
-    failure_threshold: int = 1
-    recovery_threshold: int = 1
-    renotify_every_s: int | None = None
-    priority: str = "p3"
-    tags: tuple[str, ...] = ()
-    runbook_url: str | None = None
-    description: str = ""
-    playbook_policy: str = "all"
-    team: str | None = None
-    depends_on: tuple[str, ...] = ()
-
-    def check(self) -> None:
-        """The schedule is whole and can fire.
-
-        :raises Invalid: naming the field that is wrong.
-        """
-        parse_schedule(
-            every=self.every_s, cron=self.cron, on_calendar=self.on_calendar, at_least=self.at_least,
-            within=self.within_s, timezone=self.timezone, default_zone="UTC",
-        )  # fmt: skip
-
-
-_JUDGED = (
-    "every_s", "cron", "on_calendar", "at_least", "within_s", "timezone", "grace_s", "max_runtime_s",
-    "failure_threshold", "recovery_threshold",
-)  # fmt: skip
-"""What the verdict depends on.  An edit of anything else must not start the schedule afresh."""
-
-_COLUMNS = frozenset(Policy.__dataclass_fields__) - {"team", "depends_on", "tags"}
-
-
 def create(
-    session: Session, *, name: str, policy: Policy, actor: audit.Actor, now: datetime, paused: bool = False
-) -> Service:
+    session: Session, *, name: str, policy: Policy, actor: audit.Actor, now: datetime, paused: bool = False,
+    as_uuid: uuid.UUID | None = None,
+) -> Service:  # fmt: skip
     """Make a service; it is due at its first deadline.
 
+    :param as_uuid: of one that was deleted and comes back, so that its ping URL stays.
     :raises Conflict: the name is taken.
     :raises Invalid: the policy is wrong, or names a team or parent that is not there.
     """
@@ -81,7 +39,7 @@ def create(
             service = session.scalars(
                 insert(Service)
                 .values(
-                    name=name, uuid=uuid.uuid4(), paused_at=now if paused else None, policy_since=now,
+                    name=name, uuid=as_uuid or uuid.uuid4(), paused_at=now if paused else None, policy_since=now,
                     created_at=now, updated_at=now, **values,
                 )
                 .returning(Service)
@@ -97,10 +55,10 @@ def create(
             service_id=service.id, status="paused" if paused else "new", due_at=None if paused else now
         )
     )
-    _depend(session, service, policy.depends_on)
-    audit.append(
+    depend(session, service, policy.depends_on)
+    snapshots.record(
         session, now=now, actor=actor, action="service.create", object_kind="service", object_id=name,
-        detail=_shown(policy),
+        before=None, detail=shown(policy) | {"paused": paused},
     )  # fmt: skip
     return service
 
@@ -117,8 +75,9 @@ def change(
     """
     policy.check()
     service = _locked(session, name, if_match)
+    before = document(session, service)
     values = _values(session, policy)
-    same_schedule = all(getattr(service, column) == values[column] for column in _JUDGED)
+    same_schedule = all(getattr(service, column) == values[column] for column in JUDGED)
     for column, value in values.items():
         setattr(service, column, value)
     if paused is not None and paused != (service.paused_at is not None):
@@ -129,16 +88,23 @@ def change(
     if not same_schedule:
         service.policy_since = now
     session.flush()
-    session.execute(delete(ServiceDependency).where(ServiceDependency.service_id == service.id))
-    _depend(session, service, policy.depends_on)
+    gone = session.execute(
+        delete(ServiceDependency)
+        .where(ServiceDependency.service_id == service.id)
+        .returning(ServiceDependency.parent_id)
+    ).all()
+    depend(session, service, policy.depends_on)
     session.execute(
         update(ServiceState)
         .where(ServiceState.service_id == service.id)
         .values(policy_version=service.policy_version, due_at=now, quiet=False)
     )
-    audit.append(
+    if gone:
+        # What stands below this one may have been kept quiet by one of those, whose end wakes it no more.
+        suppression.wake_children(session, [service.id], now=now)
+    snapshots.record(
         session, now=now, actor=actor, action="service.change", object_kind="service", object_id=name,
-        detail=_shown(policy) | {"paused": service.paused_at is not None},
+        before=before, detail=shown(policy) | {"paused": service.paused_at is not None},
     )  # fmt: skip
     return service
 
@@ -148,16 +114,20 @@ def remove(
 ) -> None:
     """Delete a service: its alert closes, its heartbeats go by retention, its executions stay as history."""
     service = _locked(session, name, if_match)
+    before = document(session, service)
     # Ingest and the sweep hold this row when they come to the service's runs and alert: behind it, no alert
     # opens between the closing and the deletion, and none of them waits for the other.
     session.execute(
         select(ServiceState.service_id).where(ServiceState.service_id == service.id).with_for_update()
     )
     alerts.close_for(session, service_id=service.id, resolution="deleted", now=now, actor=actor)
+    # Below it, something may be kept quiet by a parent of this one, whose end wakes it no more.
+    suppression.wake_children(session, [service.id], now=now)
     session.execute(delete(Service).where(Service.id == service.id))
-    audit.append(
-        session, now=now, actor=actor, action="service.delete", object_kind="service", object_id=name
-    )
+    snapshots.record(
+        session, now=now, actor=actor, action="service.delete", object_kind="service", object_id=name,
+        before=before,
+    )  # fmt: skip
 
 
 def find(session: Session, name: str) -> tuple[Service, ServiceState]:
@@ -173,6 +143,12 @@ def find(session: Session, name: str) -> tuple[Service, ServiceState]:
     if row is None:
         raise NotFound(f"There is no service {name}.")
     return row
+
+
+def document(session: Session, service: Service) -> documents.Document:
+    """What people decided about a service, as a snapshot keeps it."""
+    team, parents = names_around(session, service)
+    return documents.of_service(service, team=team, parents=parents)
 
 
 def page(
@@ -217,44 +193,6 @@ def names_regex(patterns: Sequence[str]) -> str:
     return f"^({inner})$" if patterns else "^$"
 
 
-def policy_of(service: Service, *, team: str | None, depends_on: tuple[str, ...]) -> Policy:
-    """The policy of a stored service, to be changed in part."""
-    return Policy(
-        **{column: getattr(service, column) for column in _COLUMNS},
-        tags=tuple(service.tags),
-        team=team,
-        depends_on=depends_on,
-    )
-
-
-def names_around(session: Session, service: Service) -> tuple[str | None, tuple[str, ...]]:
-    """The names of a service's team and parents."""
-    return names_around_all(session, [service])[service.id]
-
-
-def names_around_all(
-    session: Session, services: Sequence[Service]
-) -> dict[int, tuple[str | None, tuple[str, ...]]]:
-    """The names of each service's team and parents, in two queries."""
-    teams = dict(
-        session.execute(
-            select(Team.id, Team.name).where(
-                Team.id.in_({s.team_id for s in services if s.team_id is not None})
-            )
-        ).all()
-    )
-    parents: dict[int, list[str]] = {service.id: [] for service in services}
-    rows = session.execute(
-        select(ServiceDependency.service_id, Service.name)
-        .join(Service, ServiceDependency.parent_id == Service.id)
-        .where(ServiceDependency.service_id.in_(parents))
-        .order_by(Service.name)
-    )
-    for service_id, name in rows:
-        parents[service_id].append(name)
-    return {s.id: (teams.get(s.team_id or 0), tuple(parents[s.id])) for s in services}
-
-
 def need_touch(allowed: bool, name: str) -> None:
     """A narrowed key may only see and touch its own services.
 
@@ -276,7 +214,7 @@ def _locked(session: Session, name: str, if_match: int | None) -> Service:
 
 
 def _values(session: Session, policy: Policy) -> dict[str, Any]:
-    values = {column: getattr(policy, column) for column in _COLUMNS}
+    values = {column: getattr(policy, column) for column in COLUMNS}
     values["tags"] = list(policy.tags)
     values["team_id"] = None
     if policy.team is not None:
@@ -284,45 +222,3 @@ def _values(session: Session, policy: Policy) -> dict[str, Any]:
         if values["team_id"] is None:
             raise Invalid.at("team", f"there is no team {policy.team}")
     return values
-
-
-def _depend(session: Session, service: Service, parents: tuple[str, ...]) -> None:
-    if not parents:
-        return
-    found = dict(session.execute(select(Service.name, Service.id).where(Service.name.in_(parents))).all())
-    missing = sorted(set(parents) - found.keys())
-    if missing:
-        raise Invalid.at("depends_on", f"there is no service {missing[0]}")
-    advisory_lock(session, "service-dependencies")  # two changes at once must not close a circle together
-    if _reaches(session, set(found.values()), service.id):
-        raise Invalid.at("depends_on", "would close a circle")
-    session.execute(
-        insert(ServiceDependency),
-        [{"service_id": service.id, "parent_id": parent} for parent in found.values()],
-    )
-
-
-def _reaches(session: Session, start: set[int], goal: int) -> bool:
-    seen: set[int] = set()
-    edge = start
-    while edge:
-        if goal in edge:
-            return True
-        seen |= edge
-        edge = (
-            set(
-                session.scalars(
-                    select(ServiceDependency.parent_id).where(ServiceDependency.service_id.in_(edge))
-                )
-            )
-            - seen
-        )
-    return False
-
-
-def _shown(policy: Policy) -> dict[str, Any]:
-    return {
-        key: value
-        for key, value in asdict(replace(policy, description="")).items()
-        if value not in (None, (), "")
-    }

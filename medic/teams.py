@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from medic import audit
+from medic import audit, documents, snapshots
 from medic.crypto import api_keys
 from medic.errors import Conflict, Invalid, NotFound, PreconditionFailed
 from medic.models.alerting import Team
@@ -41,15 +41,21 @@ def put(
     team = _locked(session, name)
     if team is None or (if_match is not None and team.version != if_match):
         raise PreconditionFailed("The team was changed since; look at it again.")
+    before = documents.of_team(team)
     team.description, team.ping_key_creates = description, ping_key_creates
     if not made:
         team.version += 1
     session.flush()
-    audit.append(
-        session, now=now, actor=actor, action="team.change", object_kind="team", object_id=name,
+    snapshots.record(
+        session, now=now, actor=actor, action="team.change", object_kind="team", object_id=name, before=before,
         detail={"ping_key_creates": ping_key_creates},
     )  # fmt: skip
     return team, made
+
+
+def find(session: Session, name: str) -> Team | None:
+    """The team of this name."""
+    return session.scalars(select(Team).where(Team.name == name)).one_or_none()
 
 
 def page(session: Session, *, after: str | None, limit: int) -> list[Team]:
@@ -108,7 +114,15 @@ def ensure(session: Session, name: str, *, actor: audit.Actor, now: datetime) ->
         .returning(Team.id)
     )
     if made is not None:
-        audit.append(session, now=now, actor=actor, action="team.create", object_kind="team", object_id=name)
+        snapshots.record(
+            session,
+            now=now,
+            actor=actor,
+            action="team.create",
+            object_kind="team",
+            object_id=name,
+            before=None,
+        )
     return made is not None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session
@@ -19,3 +19,10 @@ _TAKE = text(
 def take_tick(session: Session, job: str, *, at_least: timedelta) -> bool:
     """Take this tick, by compare-and-set on the last one; false when that was less than ``at_least`` ago."""
     return session.execute(_TAKE, {"job": job, "at_least": at_least}).scalar_one_or_none() is not None
+
+
+def last_tick(session: Session, job: str) -> datetime | None:
+    """When the last tick of this job was taken; None when none ever was."""
+    return session.execute(
+        text("SELECT last_at FROM ticks WHERE job = :job"), {"job": job}
+    ).scalar_one_or_none()

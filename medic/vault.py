@@ -5,20 +5,30 @@ from __future__ import annotations
 from datetime import datetime
 
 from pydantic import SecretStr
-from sqlalchemy import insert, select
+from sqlalchemy import delete, insert, select, tuple_
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
 from medic import audit
 from medic.crypto.key_ring import KeyRing
 from medic.crypto.redaction import check_secret_value
-from medic.crypto.sealing import Binding, check_canary, seal, seal_canary, unseal
+from medic.crypto.sealing import (
+    Binding,
+    Rewrapped,
+    SealBroken,
+    check_canary,
+    rewrap,
+    seal,
+    seal_canary,
+    unseal,
+)
 from medic.db import advisory_lock
-from medic.errors import Invalid, Misconfigured
+from medic.errors import Invalid, Misconfigured, PreconditionFailed
 from medic.models.access import Canary, Secret, SecretVersion
 from medic.settings import Settings
 
 _TABLE = "secret"
+_CURRENT = (SecretVersion.secret_id == Secret.id) & (SecretVersion.version == Secret.version)
 
 
 def key_ring(settings: Settings) -> KeyRing:
@@ -44,12 +54,52 @@ def check_key(session: Session, ring: KeyRing) -> None:
         )
     for canary in known:
         check_canary(ring, canary.sealed)
-    current = (SecretVersion.secret_id == Secret.id) & (SecretVersion.version == Secret.version)
-    for key_id in session.scalars(select(SecretVersion.key_id).join(Secret, current).distinct()):
+    for key_id in keys_in_use(session):
         ring.key(key_id)
     session.execute(
         upsert(Canary).values(key_id=ring.primary, sealed=seal_canary(ring)).on_conflict_do_nothing()
     )
+
+
+def keys_in_use(session: Session) -> set[str]:
+    """The names of the keys that the newest values need."""
+    return set(session.scalars(select(SecretVersion.key_id).join(Secret, _CURRENT).distinct()))
+
+
+def forget_keys(session: Session, keep: set[str]) -> None:
+    """Forget the keys that open nothing any more, so that a process that still has only one of them does not start."""
+    session.execute(delete(Canary).where(Canary.key_id.not_in(keep)))
+
+
+def rewrap_batch(session: Session, ring: KeyRing, *, after: tuple[int, ...], limit: int) -> Rewrapped:
+    """Wrap the data keys of some values, older versions too, under the primary key.
+
+    :param after: the secret and version behind which to begin.
+    """
+    place = tuple_(SecretVersion.secret_id, SecretVersion.version)
+    query = (
+        select(SecretVersion, Secret)
+        .join(Secret, Secret.id == SecretVersion.secret_id)
+        .where(SecretVersion.key_id != ring.primary, *([place > after] if after else []))
+        .order_by(SecretVersion.secret_id, SecretVersion.version)
+        .limit(limit)
+        .with_for_update(of=SecretVersion, key_share=True)
+    )
+    count, broken = 0, []
+    last: tuple[int, ...] = ()
+    for row, secret in session.execute(query):
+        last = (row.secret_id, row.version)
+        try:
+            row.sealed = rewrap(ring, row.sealed, Binding(_TABLE, str(secret.id), secret.name, row.version))
+        except (SealBroken, Misconfigured):
+            # An older value is no use to anyone; that its key is gone is no fault.
+            if row.version == secret.version:
+                broken.append(f"secret {secret.name}")
+        else:
+            row.key_id = ring.primary
+            count += 1
+    session.flush()
+    return Rewrapped(count, tuple(broken), last)
 
 
 def _holds(ring: KeyRing, key_id: str) -> bool:
@@ -61,16 +111,21 @@ def _holds(ring: KeyRing, key_id: str) -> bool:
 
 
 def put(
-    session: Session, ring: KeyRing, *, name: str, value: SecretStr, actor: audit.Actor, now: datetime
-) -> int:
+    session: Session, ring: KeyRing, *, name: str, value: SecretStr, actor: audit.Actor, now: datetime,
+    must_exist: bool = False,
+) -> int:  # fmt: skip
     """Store a new version of a secret.
 
+    :param must_exist: make no new secret.
     :returns: the version.
     :raises Invalid: the value is too short to be taken out of outputs safely.
+    :raises PreconditionFailed: there is no such secret, and there must be.
     """
     check_secret_value(value.get_secret_value())
     advisory_lock(session, f"secret:{name}")
     secret = session.scalars(select(Secret).where(Secret.name == name)).one_or_none()
+    if secret is None and must_exist:
+        raise PreconditionFailed(f"There is no secret {name}.")
     if secret is None:
         secret = session.scalars(insert(Secret).values(name=name, version=1).returning(Secret)).one()
     else:
@@ -98,9 +153,7 @@ def reveal(session: Session, ring: KeyRing, name: str) -> SecretStr:
     """
     row = session.execute(
         select(Secret.id, Secret.version, SecretVersion.sealed)
-        .join(
-            SecretVersion, (SecretVersion.secret_id == Secret.id) & (SecretVersion.version == Secret.version)
-        )
+        .join(SecretVersion, _CURRENT)
         .where(Secret.name == name)
     ).one_or_none()
     if row is None:

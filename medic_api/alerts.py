@@ -92,7 +92,7 @@ def list_alerts(query_data: AlertQuery) -> Any:
         if patterns is not None:
             query = query.where(Alert.service_name.regexp_match(names_regex(patterns)))
         rows = page_by_id(session, query, Alert.id, query_data)
-        return cut(rows, query_data, lambda alert: str(alert.id), _view)
+        return cut(rows, query_data, lambda alert: str(alert.id), alert_view)
 
     return in_transaction(shared().engine, work)
 
@@ -144,7 +144,7 @@ def _mine(session: Session, alert_id: int) -> Alert:
     return alert
 
 
-def _view(alert: Alert) -> dict[str, Any]:
+def alert_view(alert: Alert) -> dict[str, Any]:
     shown = {column.key: getattr(alert, column.key) for column in Alert.__table__.columns}
     return shown | {"service": alert.service_name, "active": alert.resolved_at is None}
 
@@ -152,4 +152,4 @@ def _view(alert: Alert) -> dict[str, Any]:
 def _detail(session: Session, alert: Alert) -> dict[str, Any]:
     session.flush()
     happened = [TransitionOut.model_validate(row) for row in alerts.transitions(session, alert.id)]
-    return _view(alert) | {"transitions": happened}
+    return alert_view(alert) | {"transitions": happened}

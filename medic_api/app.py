@@ -12,21 +12,32 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from medic import __version__
 from medic.access import Keyring
+from medic.batch_lane import BatchLane
 from medic.db import make_engine
 from medic.group_commit import GroupCommit
 from medic.ratelimit import limiter_from
 from medic.settings import Settings
+from medic.targets import KINDS
+from medic.telemetry.database import measure_engine
 from medic.telemetry.instrumentation import instrument_engine, instrument_flask
+from medic.telemetry.metrics import show_zeroes
+from medic.telemetry.traces import tracing_enabled
 from medic_api import (
     alerts,
     approvals,
+    audit,
     batch,
+    calendars,
     console,
     converters,
+    coverage,
+    deliveries,
     docs,
     edge,
     executions,
+    explain,
     health,
+    hooks,
     ingest,
     keys,
     legacy_alerts,
@@ -34,30 +45,47 @@ from medic_api import (
     legacy_playbooks,
     legacy_services,
     metrics,
+    mutes,
     openapi,
     paths,
     pings,
     playbooks,
     problems,
+    routes,
     scripts,
     secrets,
     services,
+    slack,
+    slack_users,
+    snapshots,
+    statistics,
     stop,
+    suppressions,
+    targets,
     teams,
+    triggers,
+    windows,
 )
 from medic_api.directory import Directory, PingDirectory
+from medic_api.express import Express
 from medic_api.failures import Failures
-from medic_api.guard import Services, Writable
+from medic_api.guard import OPEN, Services, Writable, guard
 from medic_api.hints import Hints
 
 MAX_BODY_BYTES = 1_048_576
-BATCH_QUEUE_LIMIT = 50_000
-"""Batched heartbeats that may wait in one process: five whole calls."""
 
 BLUEPRINTS = (
     ingest.bp, services.bp, alerts.bp, playbooks.bp, executions.bp, approvals.bp, stop.bp, scripts.bp, secrets.bp,
+    statistics.bp,
     keys.bp, health.bp, metrics.bp, docs.bp, console.bp, batch.bp, paths.bp, pings.bp, teams.bp,
     legacy_heartbeats.bp, legacy_services.bp, legacy_alerts.bp, legacy_playbooks.bp,
+    coverage.bp,
+    targets.bp, routes.bp, calendars.bp,
+    deliveries.bp,
+    windows.bp, mutes.bp, suppressions.bp,
+    slack.bp, slack_users.bp, explain.bp,
+    triggers.bp, hooks.bp,
+    audit.bp, snapshots.bp,
 )  # fmt: skip
 
 
@@ -82,9 +110,11 @@ def create_app(settings: Settings, *, engine: Engine | None = None) -> APIFlask:
     )
     instrument_flask(app)
     instrument_engine(bind)
+    measure_engine(bind)
+    show_zeroes(KINDS)
     app.json = StrictJson(app)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
-    app.extensions["medic"] = Services(
+    shared = app.extensions["medic"] = Services(
         settings=settings,
         engine=bind,
         keyring=Keyring(bind, settings.need_pepper()),
@@ -93,16 +123,19 @@ def create_app(settings: Settings, *, engine: Engine | None = None) -> APIFlask:
         writable=Writable(bind),
         directory=Directory(bind),
         heartbeats=GroupCommit(bind),
-        batches=GroupCommit(bind, queue_limit=BATCH_QUEUE_LIMIT),
+        batches=BatchLane(bind),
         large_batches=threading.Semaphore(max(1, settings.api_threads // 2)),
         pings=PingDirectory(bind, settings.need_pepper()),
         strangers=Failures(),
         guesses=Failures(),
-        hints=Hints(bind),
+        hints=Hints(bind, has_broker=settings.redis_url is not None),
     )
+    if not tracing_enabled():
+        app.wsgi_app = Express(app, shared)  # type: ignore[method-assign]
     if settings.trusted_proxies:
         count = settings.trusted_proxies
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=count, x_proto=count)  # type: ignore[method-assign]
+    app.view_functions["static"] = guard(scope=OPEN, rate="docs")(app.view_functions["static"])
     converters.install(app)
     edge.install(app)
     problems.install(app)

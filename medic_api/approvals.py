@@ -14,6 +14,7 @@ from medic_api.execution_views import ApprovalOut, approval_view
 from medic_api.fields import Answer, Page, Request, Text
 from medic_api.guard import actor, caller, guard, need_service
 from medic_api.guard import services as shared
+from medic_api.once import IDEMPOTENT, once
 from medic_api.paging import cut, id_cursor
 
 bp = APIBlueprint("approvals", __name__, url_prefix="/v1", tag="Approvals")
@@ -51,9 +52,29 @@ def list_approvals(query_data: ApprovalQuery) -> Any:
     return in_transaction(shared().engine, work)
 
 
+@bp.get("/approvals/<id:approval_id>")
+@guard(scope="playbooks:read", rate="management")
+@bp.doc(
+    summary="Show an approval",
+    description="With the plan that it is about: each step as it would act, with its values in and secrets masked.",
+)
+@bp.output(ApprovalOut)
+def show_approval(approval_id: int) -> Any:
+    def work(session: Session) -> dict[str, Any]:
+        approval, execution = views.approval(session, approval_id)
+        need_service(execution.service_name)
+        return approval_view(approval, execution)
+
+    return in_transaction(shared().engine, work)
+
+
 @bp.post("/approvals/<id:approval_id>/approve")
 @guard(scope="approvals:decide", rate="management")
-@bp.doc(summary="Approve", description="Whoever started the execution cannot approve it.")
+@bp.doc(
+    summary="Approve",
+    description="Whoever started the execution cannot approve it.",
+    extensions={"x-headers": IDEMPOTENT},
+)
 @bp.input(DecisionIn, location="json")
 @bp.output(ApprovalOut)
 def approve(approval_id: int, json_data: DecisionIn) -> Any:
@@ -62,14 +83,14 @@ def approve(approval_id: int, json_data: DecisionIn) -> Any:
 
 @bp.post("/approvals/<id:approval_id>/reject")
 @guard(scope="approvals:decide", rate="management")
-@bp.doc(summary="Reject")
+@bp.doc(summary="Reject", extensions={"x-headers": IDEMPOTENT})
 @bp.input(DecisionIn, location="json")
 @bp.output(ApprovalOut)
 def reject(approval_id: int, json_data: DecisionIn) -> Any:
     return _decide(approval_id, "rejected", json_data)
 
 
-def _decide(approval_id: int, verdict: str, wish: DecisionIn) -> dict[str, Any]:
+def _decide(approval_id: int, verdict: str, wish: DecisionIn) -> Any:
     """Decide; the row is due then, and the due sweep goes on with it."""
 
     def work(session: Session) -> dict[str, Any]:
@@ -81,6 +102,8 @@ def _decide(approval_id: int, verdict: str, wish: DecisionIn) -> dict[str, Any]:
             plan_digest=wish.plan_digest, comment=wish.comment,
         )  # fmt: skip
         session.flush()
-        return approval_view(*views.approval(session, approval_id))
+        decided = approval_view(*views.approval(session, approval_id))
+        return ApprovalOut.model_validate(decided).model_dump(mode="json")
 
-    return in_transaction(shared().engine, work)
+    reply = once(work, status=200)
+    return reply.body, reply.status, reply.headers

@@ -7,6 +7,7 @@ from typing import Any
 from flask import Flask
 from werkzeug.routing import BaseConverter, IntegerConverter, Map
 
+from medic.hook_store import TOKEN
 from medic.teams import PING_KEY
 from medic_api.fields import MAX_ID
 
@@ -25,6 +26,13 @@ class SecretNameConverter(BaseConverter):
 
 class KeyIdConverter(BaseConverter):
     regex = r"[0-9A-Za-z]{12}"
+    schema: dict[str, Any] = {"type": "string", "pattern": f"^{regex}$"}  # noqa: RUF012 - read only
+
+
+class SlackIdConverter(BaseConverter):
+    """Somebody of Slack, as U0123456789."""
+
+    regex = r"[A-Z0-9]{1,64}"
     schema: dict[str, Any] = {"type": "string", "pattern": f"^{regex}$"}  # noqa: RUF012 - read only
 
 
@@ -57,7 +65,7 @@ class SignalConverter(BaseConverter):
 class PingSignalConverter(BaseConverter):
     """What a ping URL says; a number over 255 is the view's to refuse."""
 
-    regex = r"start|fail|log|[0-9]{1,9}"
+    regex = r"start|fail|log|[0-9]+"
     schema: dict[str, Any] = {  # noqa: RUF012 - read only
         "type": "string",
         "pattern": f"^({regex})$",
@@ -72,6 +80,11 @@ class LegacySignalConverter(BaseConverter):
 
 class PingKeyConverter(BaseConverter):
     regex = PING_KEY
+    schema: dict[str, Any] = {"type": "string", "pattern": f"^{regex}$"}  # noqa: RUF012 - read only
+
+
+class HookTokenConverter(BaseConverter):
+    regex = TOKEN
     schema: dict[str, Any] = {"type": "string", "pattern": f"^{regex}$"}  # noqa: RUF012 - read only
 
 
@@ -90,10 +103,12 @@ def install(app: Flask) -> None:
         "name": NameConverter,
         "secret": SecretNameConverter,
         "key": KeyIdConverter,
+        "slack_id": SlackIdConverter,
         "id": IdConverter,
         "signal": SignalConverter,
         "ping_signal": PingSignalConverter,
         "ping_key": PingKeyConverter,
+        "hook_token": HookTokenConverter,
         "legacy_name": LegacyNameConverter,
         "legacy_signal": LegacySignalConverter,
     }

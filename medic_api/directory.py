@@ -17,6 +17,8 @@ from medic.pings import Behind
 from medic.teams import ping_key_digest
 
 CACHE_SECONDS = 5.0
+KNOWN_SECONDS = 3_600.0
+"""What a write tells to be outdated is forgotten at once, so services may be known for longer."""
 CACHE_SIZE = 200_000
 
 Key = TypeVar("Key", bound=Hashable)
@@ -26,13 +28,14 @@ Value = TypeVar("Value")
 class _Recent(Generic[Key, Value]):
     """What was found lately; what was not found is never remembered."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
         self._held: dict[Key, tuple[float, Value]] = {}
         self._lock = threading.Lock()
 
     def get(self, key: Key) -> Value | None:
         held = self._held.get(key)
-        return held[1] if held is not None and time.monotonic() - held[0] < CACHE_SECONDS else None
+        return held[1] if held is not None and time.monotonic() - held[0] < self._seconds else None
 
     def keep(self, key: Key, value: Value) -> None:
         with self._lock:
@@ -46,14 +49,15 @@ class _Recent(Generic[Key, Value]):
 
 
 class Directory:
-    """Services by name, at most `CACHE_SECONDS` old.
+    """Services by name, at most `KNOWN_SECONDS` old.
 
-    A policy that changed meanwhile is harmless: its version no longer fits the hot row, and the sweep decides.
+    A policy that changed meanwhile is harmless: its version no longer fits the hot row, the sweep decides, and the
+    write says so (`Written.is_current`), whereupon it is forgotten here.
     """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._known: _Recent[str, Watched] = _Recent()
+        self._known: _Recent[str, Watched] = _Recent(KNOWN_SECONDS)
 
     def find(self, name: str) -> Watched | None:
         """The service; None when there is none."""
@@ -75,13 +79,13 @@ class Directory:
 
 
 class PingDirectory:
-    """Services behind ping URLs.  A ping key that was replaced ends within `CACHE_SECONDS`."""
+    """Services behind ping URLs.  A UUID is for good; a ping key that was replaced ends within `CACHE_SECONDS`."""
 
     def __init__(self, engine: Engine, pepper: bytes) -> None:
         self._engine = engine
         self._pepper = pepper
-        self._by_uuid: _Recent[UUID, Watched] = _Recent()
-        self._by_slug: _Recent[tuple[bytes, str], Behind] = _Recent()
+        self._by_uuid: _Recent[UUID, Watched] = _Recent(KNOWN_SECONDS)
+        self._by_slug: _Recent[tuple[bytes, str], Behind] = _Recent(CACHE_SECONDS)
 
     def by_uuid(self, uuid: UUID) -> Watched | None:
         held = self._by_uuid.get(uuid)

@@ -12,11 +12,18 @@ from medic.telemetry.logs import bind_context, clear_context
 from medic.telemetry.metrics import observe_request
 from medic_api.guard import add_limit_headers
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self';"
     " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+SECURITY_HEADERS = (
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "no-referrer"),
+    ("X-Frame-Options", "DENY"),
+    ("Content-Security-Policy", _POLICY),
+)
+"""Of every answer; only `/docs` has another policy of content."""
 # Swagger UI sets style attributes; scripts stay in files.
 _DOCS_POLICY = _POLICY.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")
 
@@ -31,7 +38,7 @@ def install(app: Flask) -> None:
 def _begin() -> None:
     g.began = time.perf_counter()
     given = request.headers.get("X-Request-ID", "")
-    g.request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(12)
+    g.request_id = given if REQUEST_ID.fullmatch(given) else secrets.token_hex(12)
     clear_context()
     bind_context(request_id=g.request_id)
 
@@ -39,10 +46,10 @@ def _begin() -> None:
 def _finish(response: Response) -> Response:
     headers = response.headers
     headers["X-Request-ID"] = g.request_id
-    headers["X-Content-Type-Options"] = "nosniff"
-    headers["Referrer-Policy"] = "no-referrer"
-    headers["X-Frame-Options"] = "DENY"
-    headers["Content-Security-Policy"] = _DOCS_POLICY if request.endpoint == "docs.page" else _POLICY
+    for name, value in SECURITY_HEADERS:
+        headers[name] = value
+    if request.endpoint == "docs.page":
+        headers["Content-Security-Policy"] = _DOCS_POLICY
     if request.endpoint != "static" or response.status_code >= 400:
         headers.setdefault("Cache-Control", "no-store")
     rule = request.url_rule.rule if request.url_rule else None

@@ -46,6 +46,14 @@ class StepDetail(StepOut):
     attempts: list[AttemptOut]
 
 
+class LockOut(Answer):
+    """A lock: no two executions hold it at once."""
+
+    name: str
+    held_by: UUID | None = Field(description="The execution that has it; it keeps it until it ends.")
+    since: Time | None
+
+
 class ApprovalOut(Answer):
     """A question to a human: may these steps act?"""
 
@@ -75,6 +83,7 @@ class _Execution(Answer):
     service: str | None
     alert: int | None
     started_by: str
+    mode: str = Field(description="live, or shadow: it is a record of what a trigger would have started.")
     state: str
     waiting_for: str | None
     next_step: int
@@ -96,6 +105,9 @@ class ExecutionDetail(_Execution):
     variables: JsonValue
     cancel_requested_by: str | None
     traceparent: str | None
+    lock: LockOut | None = Field(
+        description="What it holds, also in doubt and while it waits for an approval, or waits for."
+    )
     steps: list[StepDetail]
     approval: ApprovalOut | None = Field(description="The question that it waits for.")
 
@@ -120,6 +132,7 @@ def detail(session: Session, execution: Execution) -> dict[str, Any]:
     ]
     question = views.open_question(session, execution.id)
     return _columns(execution) | {
+        "lock": views.lock_of(session, execution),
         "steps": steps,
         "approval": approval_view(question, execution) if question else None,
     }

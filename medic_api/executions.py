@@ -12,15 +12,16 @@ from sqlalchemy.orm import Session
 
 from medic import playbooks, services
 from medic.db import database_now, in_transaction
+from medic.egress import allow_list, validate_url
 from medic.errors import Conflict, Invalid, MedicError, NotFound
-from medic.executions import control, views
+from medic.executions import control, rehearsal, views
 from medic.executions.admission import Refused, Subject, start
 from medic.executions.pinned import pinned
 from medic.models.executions import Execution
 from medic.telemetry.traces import current_traceparent
 from medic_api.alerts import Nothing
 from medic_api.execution_views import ExecutionDetail, ExecutionOut, ExecutionPage, detail, summary
-from medic_api.fields import MAX_ID, JsonValue, Name, Page, Request, Text
+from medic_api.fields import MAX_ID, Answer, JsonValue, Name, Page, Request, Text
 from medic_api.guard import actor, caller, guard, need_service
 from medic_api.guard import services as shared
 from medic_api.once import IDEMPOTENT, once
@@ -44,6 +45,37 @@ class SettleIn(Request):
     verdict: Literal["happened", "retry", "fail"] = Field(
         description="`happened`: go on behind it. `retry`: do it again. `fail`: the execution failed."
     )
+
+
+class RehearsedStep(Answer):
+    """A step as it would act."""
+
+    name: str
+    type: str
+    skipped: bool = Field(description="Its `when` does not hold.")
+    shown: JsonValue = Field(
+        description="With its values in and secrets masked; null where that does not go."
+    )
+    needs: list[str] = Field(
+        description="Earlier steps whose results it waits for: those stand in it by name."
+    )
+    problems: list[str] = Field(description="What would stop it.")
+
+
+class DryRunOut(Answer):
+    """What a start would do; nothing was started or sent."""
+
+    playbook: str
+    playbook_version: int
+    service: str | None
+    fine: bool = Field(description="No step has a problem.")
+    now: Literal["running", "waiting", "pending_approval", "refused"] = Field(
+        description="What a start would be answered at this moment."
+    )
+    why: str | None
+    lock: str | None
+    variables: JsonValue
+    steps: list[RehearsedStep]
 
 
 class ExecutionQuery(Page):
@@ -81,6 +113,44 @@ def start_execution(name: str, json_data: StartIn) -> Any:
     return reply.body, reply.status, headers
 
 
+@bp.post("/playbooks/<name:name>/dry-run")
+@guard(scope="executions:run", rate="trigger")
+@bp.doc(
+    summary="Try a playbook without doing anything",
+    description="Each step as it would act, and what would stop it: values that are missing, secrets, scripts and targets "
+    "that are not there, addresses that may not be reached. Names are looked up; nothing is sent, run or stored.",
+)
+@bp.input(StartIn, location="json")
+@bp.output(DryRunOut)
+def dry_run(name: str, json_data: StartIn) -> Any:
+    need_service(json_data.service)
+
+    def work(session: Session) -> tuple[Subject, rehearsal.DryRun]:
+        subject = _subject(session, name, json_data)
+        return subject, rehearsal.rehearse(session, subject, now=database_now(session))
+
+    subject, tried = in_transaction(shared().engine, work)
+    allow = allow_list(shared().settings)
+    rehearsal.judge_urls(
+        tried, lambda url, within: validate_url(url, within <= 0, allow=allow, timeout=max(within, 1.0))
+    )
+    return {
+        "playbook": name,
+        "playbook_version": subject.playbook_version,
+        "service": subject.service_name,
+        "fine": rehearsal.is_fine(tried),
+        "now": tried.now,
+        "why": tried.why,
+        "lock": tried.lock,
+        "variables": tried.variables,
+        "steps": [
+            {"name": one.step.name, "type": one.step.type, "skipped": one.skipped, "shown": one.shown,
+             "needs": one.needs, "problems": one.problems}
+            for one in tried.steps
+        ],
+    }  # fmt: skip
+
+
 @bp.get("/executions")
 @guard(scope="playbooks:read", rate="management")
 @bp.doc(summary="List executions, newest first")
@@ -112,6 +182,7 @@ def show_execution(execution_id: UUID) -> Any:
 @bp.doc(
     summary="Cancel an execution",
     description="At once when nothing runs, else when the running step ends; a running script is killed.",
+    extensions={"x-headers": IDEMPOTENT},
 )
 @bp.input(Nothing, location="json")
 @bp.output(ExecutionDetail)
@@ -121,12 +192,13 @@ def cancel_execution(execution_id: UUID, json_data: Nothing) -> Any:  # noqa: AR
         control.cancel(session, execution_id=execution_id, actor=actor(), now=database_now(session))
         return _after(session, execution_id)
 
-    return in_transaction(shared().engine, work)
+    reply = once(work, status=200)
+    return reply.body, reply.status, reply.headers
 
 
 @bp.post("/executions/<uuid:execution_id>/settle")
 @guard(scope="executions:run", rate="management")
-@bp.doc(summary="Say what became of a step in doubt")
+@bp.doc(summary="Say what became of a step in doubt", extensions={"x-headers": IDEMPOTENT})
 @bp.input(SettleIn, location="json")
 @bp.output(ExecutionDetail)
 def settle_execution(execution_id: UUID, json_data: SettleIn) -> Any:
@@ -138,7 +210,8 @@ def settle_execution(execution_id: UUID, json_data: SettleIn) -> Any:
         )  # fmt: skip
         return _after(session, execution_id)
 
-    return in_transaction(shared().engine, work)
+    reply = once(work, status=200)
+    return reply.body, reply.status, reply.headers
 
 
 def mine(session: Session, execution_id: UUID) -> Execution:
@@ -155,7 +228,8 @@ def mine(session: Session, execution_id: UUID) -> Execution:
 def _after(session: Session, execution_id: UUID) -> dict[str, Any]:
     session.flush()
     session.expire_all()
-    return detail(session, views.find(session, execution_id))
+    shown = detail(session, views.find(session, execution_id))
+    return ExecutionDetail.model_validate(shown).model_dump(mode="json")
 
 
 def _subject(session: Session, name: str, wish: StartIn) -> Subject:

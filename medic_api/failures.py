@@ -2,14 +2,16 @@
 
 Counted in each process; N processes let N times as many through, which at 190 bits changes nothing.  A key
 that passed here within a day goes on: behind one address may stand a whole cluster, and a stranger in it
-must not silence the rest.
+must not silence the rest.  Of an IPv6 address the first 64 bits count, since one host has all the others.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from functools import lru_cache
 from hashlib import blake2b
+from ipaddress import AddressValueError, IPv6Address
 
 WINDOW_S = 60.0
 LIMIT = 30
@@ -29,15 +31,21 @@ class Failures:
 
     def wait(self, address: str, key: str | None, *, now: float) -> float:
         """Seconds until the address may try this key; 0 when it may."""
-        since, count = self._seen.get(address, (now, 0))
+        since, count = self._seen.get(_host(address), (now, 0))
         if count < LIMIT or now - since >= WINDOW_S:
             return 0.0
         passed = self._passed.get(_digest(key)) if key is not None else None
         return 0.0 if passed is not None and now - passed < TRUST_S else since + WINDOW_S - now
 
-    def count(self, address: str, *, now: float) -> None:
-        """One more failure."""
+    def count(self, address: str, *, now: float, key: str | None = None) -> None:
+        """One more failure.
+
+        :param key: what failed; if it passed before (a key that was revoked, say), that no longer counts.
+        """
+        address = _host(address)
         with self._lock:
+            if key is not None:
+                self._passed.pop(_digest(key), None)
             since, count = self._seen.pop(address, (now, 0))
             if now - since >= WINDOW_S:
                 since, count = now, 0
@@ -56,6 +64,19 @@ class Failures:
             self._passed[digest] = now
             if len(self._passed) > TRUSTED:
                 self._passed.popitem(last=False)
+
+
+@lru_cache(maxsize=1024)
+def _host(address: str) -> str:
+    if ":" not in address:
+        return address
+    try:
+        number = IPv6Address(address)
+    except AddressValueError:
+        return address
+    if number.ipv4_mapped is not None:
+        return str(number.ipv4_mapped)
+    return f"{int(number) >> 64:x}::/64"
 
 
 def _digest(key: str) -> bytes:

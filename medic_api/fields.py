@@ -50,6 +50,10 @@ def _time(value: Any) -> Any:
 def _no_nul(value: str) -> str:
     if "\x00" in value:
         raise ValueError("must not hold a NUL character")
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # Python's own JSON reader lets it pass
+        raise ValueError("must not hold half of a surrogate pair") from None
     return value
 
 

@@ -7,9 +7,10 @@ database, the scope, the limit of the class.
 from __future__ import annotations
 
 import functools
+import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ from sqlalchemy import Engine
 
 from medic import audit
 from medic.access import Caller, Keyring
+from medic.batch_lane import BatchLane
 from medic.db import transaction
 from medic.errors import Forbidden, Throttled, Unauthenticated
 from medic.group_commit import GroupCommit
@@ -31,6 +33,8 @@ from medic_api.hints import Hints
 
 View = TypeVar("View", bound=Callable[..., Any])
 
+REFUSED = "medic.refused"
+"""Where the WSGI environment holds the error of a key that was looked up on the way here (`medic_api.express`)."""
 OPEN = None
 """The scope of a view that needs no key."""
 
@@ -74,7 +78,7 @@ class Services:
     writable: Writable
     directory: Directory
     heartbeats: GroupCommit
-    batches: GroupCommit
+    batches: BatchLane
     large_batches: threading.Semaphore
     pings: PingDirectory
     strangers: Failures
@@ -115,11 +119,13 @@ def actor() -> audit.Actor:
 def need_service(name: str | None) -> None:
     """A key that is narrowed to services only sees and touches what belongs to them.
 
+    The text does not name it: whoever came by a number would learn whose it is.
+
     :raises Forbidden: when this is none of them, or belongs to no service.
     """
     key = caller()
     if key.service_patterns is not None and (name is None or not key.may_touch(name)):
-        raise Forbidden(f"This key is not for the service {name}." if name else "This key needs a service.")
+        raise Forbidden("This key is not for this service." if name else "This key needs a service.")
 
 
 def need_wide() -> None:
@@ -145,12 +151,13 @@ def guard(
         def guarded(*args: Any, **kwargs: Any) -> Any:
             at = time.monotonic()
             if scope is not None and not _is_open(scope, legacy=legacy):
-                authenticate(at)
+                authenticate(at, anew=scope != "heartbeats:write")
                 caller().need(scope)
             subject = f"key:{caller().key_id}" if "caller" in g else f"address:{request.remote_addr}"
             if limited:
-                writable = services().writable.count(caller()) if rate == "heartbeat_key" else 0
-                limit(rate, subject, at, writable=writable)
+                is_heartbeat = rate == "heartbeat_key"
+                writable = services().writable.count(caller()) if is_heartbeat else 0
+                limit(rate, subject, at, writable=writable, unread=_named if is_heartbeat else None)
             return view(*args, **kwargs)
 
         guarded.__medic_guard__ = Guarded(scope, rate)  # type: ignore[attr-defined]
@@ -167,32 +174,78 @@ def _is_open(scope: str, *, legacy: bool) -> bool:
     return scope == "metrics:read" and settings.metrics_public
 
 
-def authenticate(at: float) -> None:
-    """Find the caller, or raise; an address that failed too often is not looked up any more."""
+def authenticate(at: float, *, anew: bool) -> None:
+    """Find the caller, or raise; an address that failed too often is not looked up any more.
+
+    :param anew: a revoked key that may administer or approve ends at once, not within five seconds.
+    """
     shared = services()
     address = request.remote_addr or ""
+    refused: Unauthenticated | None = request.environ.get(REFUSED)
     given = request.headers.get("Authorization", "")
     text = given[7:].strip() if given[:7].lower() == "bearer " else None
     wait = shared.failures.wait(address, text, now=at)
     if wait > 0:
         raise Throttled("Too many failed keys from this address.", retry_after=wait)
+    if text is None:
+        # Nothing is looked up, but no call goes without a limit.
+        limit("management", f"address:{address}", at)
     try:
-        g.caller = shared.keyring.authenticate(text)
+        if refused is not None:
+            raise refused
+        g.caller = shared.keyring.authenticate(text, anew=anew)
         shared.failures.passed(text or "", now=at)
     except Unauthenticated:
         metrics.AUTH_FAILURES.labels("missing" if text is None else "invalid").inc()
         if text is not None:
-            shared.failures.count(address, now=at)
+            shared.failures.count(address, now=at, key=text)
         raise
 
 
-def limit(rate_class: str, subject: str, at: float, *, writable: int = 0) -> None:
-    """Count this call; refuse it beyond the limit.  The answer carries the limit's headers."""
+def limit(
+    rate_class: str, subject: str, at: float, *, writable: int = 0, heartbeats_of: Sequence[int | str] = (),
+    unread: Callable[[], Sequence[int | str]] | None = None,
+) -> None:  # fmt: skip
+    """Count this call; refuse it beyond the limit.  The answer carries the limit's headers.
+
+    :param heartbeats_of: the services whose heartbeats a refusal costs, by id or name.
+    :param unread: finds them in the request when it is refused before it is read.
+    """
     decision = services().limiter.hit(rate_class, subject, services=writable, now=at)
     g.rate_decision = decision
     if not decision.allowed:
         metrics.RATE_LIMIT_REFUSALS.labels(rate_class).inc()
-        raise Throttled("Too many calls; wait and try again.", retry_after=decision.retry_after)
+        services().heartbeats.refused(unread() if unread is not None else heartbeats_of, "limit")
+        raise throttled(decision)
+
+
+SMALL_BYTES = 65_536
+"""What is looked into although it is refused: whose heartbeat it is has to be known."""
+
+
+def is_small() -> bool:
+    """Whether the body may be read although the call is refused."""
+    return 0 < (request.content_length or 0) <= SMALL_BYTES and "Content-Encoding" not in request.headers
+
+
+def peek() -> dict[str, Any]:
+    """The fields of a small body; none if it is no JSON object."""
+    try:
+        body = json.loads(request.get_data()) if is_small() else None
+    except (ValueError, RecursionError):
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def _named() -> Sequence[str]:
+    """The service in the path or the body, if the caller may send its heartbeats."""
+    name = (request.view_args or {}).get("name") or peek().get("service")
+    return [name] if isinstance(name, str) and caller().may_touch(name) else []
+
+
+def throttled(decision: Decision) -> Throttled:
+    """The error of a call that was refused."""
+    return Throttled("Too many calls; wait and try again.", retry_after=decision.retry_after)
 
 
 @dataclass(slots=True)
@@ -203,19 +256,17 @@ class Grant:
     refusal: Throttled
 
 
-def limit_many(rate_class: str, subject: str, count: int, at: float, *, writable: int = 0) -> Grant:
-    """Count so many calls as far as the limit goes, which must be that of a smooth class."""
+def grant_part(decision: Decision, subject: str, count: int, at: float, *, writable: int = 0) -> Grant:
+    """Of so many calls of a smooth class, which were refused together, as many as the limit lets through."""
     limiter = services().limiter
-    decision = limiter.hit(rate_class, subject, cost=count, services=writable, now=at)
     left = count
     while not decision.allowed and left > 0:
         # Another process may take what was left a moment ago; then there is less.
         left = min(left - 1, decision.remaining)
         if left > 0:
-            decision = limiter.hit(rate_class, subject, cost=left, services=writable, now=at)
+            decision = limiter.hit(decision.policy, subject, cost=left, services=writable, now=at)
     g.rate_decision = decision
-    if left < count:
-        metrics.RATE_LIMIT_REFUSALS.labels(rate_class).inc(count - left)
+    metrics.RATE_LIMIT_REFUSALS.labels(decision.policy).inc(count - left)
     wait = decision.retry_after or decision.reset_after
     return Grant(left, Throttled("Too many heartbeats; wait and try again.", retry_after=wait))
 

@@ -13,10 +13,13 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from medic import __version__
+from medic.audit_seals import waits_s
 from medic.errors import Misconfigured
+from medic.hearing import LIVE
 from medic.migrate import pending
 from medic.partitions import LEAST_AHEAD, days_ahead
 from medic.ratelimit.redis_store import RedisStore
+from medic.telemetry import metrics
 from medic_api.fields import Answer
 from medic_api.guard import OPEN, guard
 from medic_api.guard import services as shared
@@ -27,6 +30,9 @@ FRESH_S = 1.0
 """Probes of many kinds come at once; the database is asked once a second for all of them."""
 
 LATE_TICKS = 3
+LATE_SEALS_S = 60.0
+READY = ("database", "migrations", "partitions")
+UNCOVERED_S = LIVE.total_seconds()
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +44,8 @@ class Component:
 
 
 OK = Component("ok")
+_WORTH = {"ok": 1.0, "degraded": 0.5, "down": 0.0}
+"""What a status is as a number; a part that is off has none."""
 
 
 @dataclass(slots=True)
@@ -45,14 +53,14 @@ class Store:
     """What the database says of itself, at most `FRESH_S` old."""
 
     engine: Engine
-    broker: RedisStore
+    broker: RedisStore | None
     sweep_late_s: float
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _at: float = -FRESH_S
     _seen: dict[str, Component] = field(default_factory=dict)
 
     def look(self) -> dict[str, Component]:
-        """``database``, ``migrations``, ``partitions`` and ``sweep``."""
+        """``database``, ``migrations``, ``partitions``, ``sweep`` and ``audit``."""
         with self._lock:
             if time.monotonic() - self._at >= FRESH_S:
                 self._seen = self._ask()
@@ -72,14 +80,19 @@ class Store:
                 }
                 if missing:
                     blocked = Component("down", "The migrations come first.")
-                    return found | {"partitions": blocked, "sweep": blocked}
+                    return found | {"partitions": blocked, "sweep": blocked, "audit": blocked}
                 ahead = days_ahead(connection)
                 age = connection.execute(
                     text("SELECT extract(epoch FROM now() - last_at) FROM ticks WHERE job = 'sweep-services'")
                 ).scalar()
+                unsealed_s = waits_s(connection)
         except SQLAlchemyError:
-            return dict.fromkeys(("database", "migrations", "partitions", "sweep"), unknown)
-        return found | {"partitions": _partitions(ahead), "sweep": self._sweep(age)}
+            return dict.fromkeys(("database", "migrations", "partitions", "sweep", "audit"), unknown)
+        return found | {
+            "partitions": _partitions(ahead),
+            "sweep": self._sweep(age),
+            "audit": _audit(unsealed_s),
+        }
 
     def _sweep(self, age: Any) -> Component:
         if age is None:
@@ -103,6 +116,15 @@ def _partitions(ahead: int) -> Component:
     if ahead < LEAST_AHEAD:
         return Component(
             "degraded", f"Heartbeats have partitions for {ahead} days ahead; run `medic migrate`."
+        )
+    return OK
+
+
+def _audit(unsealed_s: float) -> Component:
+    if unsealed_s > LATE_SEALS_S:
+        return Component(
+            "degraded",
+            f"An entry has waited {unsealed_s:.0f} s for its seal; has the worker of medic.system the key?",
         )
     return OK
 
@@ -141,12 +163,13 @@ def live() -> Any:
 @guard(scope=OPEN, rate="health")
 @bp.doc(
     summary="May it get requests",
-    description="Not while the database is away, migrations are pending, or partitions run out.",
+    description="Not while the database is away, migrations are pending, partitions run out, or this process could "
+    "not record for 60 s that it hears heartbeats.",
     extensions={"x-down": "Not ready."},
 )
 @bp.output(ReadyOut)
 def ready() -> Any:
-    seen = {name: part for name, part in store().look().items() if name != "sweep"}
+    seen = {name: part for name, part in store().look().items() if name in READY} | {"ingest": _ingest()}
     is_ready = all(part.status == "ok" for part in seen.values())
     return {"ready": is_ready, "components": seen}, *_status(is_ready)
 
@@ -161,18 +184,28 @@ def ready() -> Any:
 @bp.output(HealthOut)
 def health() -> Any:
     seen = store()
-    parts = dict(seen.look())
+    parts = dict(seen.look()) | {"ingest": _ingest()}
     limiter, settings = shared().limiter, shared().settings
-    parts["broker"] = (
-        OK
-        if seen.broker.answers()
-        else Component("degraded", "Redis does not answer; executions wait for it.")
-    )
+    parts["broker"] = _broker(seen.broker)
     parts["rate_limiter"] = (
         OK if limiter.is_healthy() else Component("degraded", "Each process limits by itself.")
     )
     parts["secrets"] = OK if settings.secrets_key else Component("off", "MEDIC_SECRETS_KEY is not set.")
+    if not settings.audit_keys:
+        parts["audit"] = Component(
+            "off", "MEDIC_AUDIT_KEY is not set: audit entries are kept, and not sealed."
+        )
+    parts["sandbox"] = (
+        OK
+        if settings.sandbox == "required"
+        else Component(
+            "off", "MEDIC_SANDBOX is best-effort: scripts run where the kernel cannot hold them, too."
+        )
+    )
     parts["tracing"] = OK if settings.otel_enabled else Component("off", "OTEL_ENABLED is not true.")
+    for name, part in parts.items():
+        if part.status in _WORTH:
+            metrics.HEALTH.labels(name).set(_WORTH[part.status])
     states = {part.status for part in parts.values()}
     overall = "down" if "down" in states else "degraded" if "degraded" in states else "ok"
     return {"status": overall, "version": __version__, "components": parts}, *_status(overall != "down")
@@ -185,10 +218,24 @@ def store() -> Store:
         settings = shared().settings
         found = app.extensions["medic.health"] = Store(
             shared().engine,
-            RedisStore.at(settings.need_redis_url(), pool_size=2),
+            RedisStore.at(settings.need_redis_url(), pool_size=2) if settings.redis_url else None,
             sweep_late_s=LATE_TICKS * settings.worker_interval_seconds + 5.0,
         )
     return found
+
+
+def _ingest() -> Component:
+    """Whether this very process takes heartbeats."""
+    uncovered = shared().heartbeats.uncovered_s
+    if uncovered <= UNCOVERED_S:
+        return OK
+    return Component("down", f"This process has not been able to take heartbeats for {uncovered:.0f} s.")
+
+
+def _broker(broker: RedisStore | None) -> Component:
+    if broker is None:
+        return Component("off", "REDIS_URL is not set here; the sweep dispatches executions.")
+    return OK if broker.answers() else Component("degraded", "Redis does not answer; executions wait for it.")
 
 
 def _status(works: bool) -> tuple[int, dict[str, str]]:

@@ -1,6 +1,6 @@
 """Dispatch right after the commit, as a hint: nobody waits for the broker, and a failure changes no answer.
 
-The row is due; what is lost here, the sweep dispatches.
+The row is due; what is lost here, the sweep dispatches.  An API without a broker leaves all of them to it.
 """
 
 from __future__ import annotations
@@ -21,17 +21,21 @@ log = structlog.get_logger("medic_api")
 
 
 class Hints:
-    """Two threads, started at the first hint and not before a server forks its workers."""
+    """Two threads, started at the first hint and not before a server forks its workers.
 
-    def __init__(self, engine: Engine) -> None:
+    :param has_broker: without one nothing is dispatched here, so that the row stays due.
+    """
+
+    def __init__(self, engine: Engine, *, has_broker: bool = True) -> None:
         self._engine = engine
+        self._has_broker = has_broker
         self._room = threading.Semaphore(WAITING)
         self._threads: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
 
     def give(self, execution_id: UUID, *, epoch: int) -> None:
         """Dispatch this execution soon.  Call it after the commit."""
-        if not self._room.acquire(blocking=False):
+        if not self._has_broker or not self._room.acquire(blocking=False):
             return
         with self._lock:
             if self._threads is None:

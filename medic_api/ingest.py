@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from apiflask import APIBlueprint
-from flask import Response, json
+from flask import Response
 from pydantic import Field, FiniteFloat
 from sqlalchemy.orm import Session
 
@@ -16,6 +16,7 @@ from medic import services
 from medic.db import database_now, in_transaction
 from medic.errors import Conflict, Invalid, NotFound
 from medic.heartbeats import Signal, Watched, Written
+from medic.service_policy import DEFAULT_GRACE_S, Policy
 from medic.telemetry import metrics
 from medic.times import format_time
 from medic_api.fields import RESERVED_NAMES, Answer, Duration, Name, Request, Text, Time
@@ -63,7 +64,7 @@ class CreateQuery(Request):
 
     create: Literal["0", "1"] = Field("0", description="1 makes the service if there is none.")
     every: Duration = Field(timedelta(minutes=5), ge=timedelta(seconds=1))
-    grace: Duration = timedelta(seconds=services.DEFAULT_GRACE_S)
+    grace: Duration = timedelta(seconds=DEFAULT_GRACE_S)
 
 
 @bp.post("/heartbeats")
@@ -90,32 +91,45 @@ def take(body: HeartbeatIn, wish: CreateQuery, *, message_cut: bool = False) -> 
     """
     name = body.service
     services.need_touch(caller().may_touch(name), name)
-    limit("heartbeat", f"service:{name}", time.monotonic())
+    limit("heartbeat", f"service:{name}", time.monotonic(), heartbeats_of=[name])
     directory = shared().directory
     for _ in range(2):  # a second time when it was made anew since we heard of it
         known = directory.find(name) or _create(name, wish)
-        signal, cut = to_signal(body, known, arrival=datetime.now(UTC))
+        signal, cut = to_signal(
+            body, known, arrival=datetime.now(UTC), retention_days=shared().settings.heartbeat_retention_days
+        )
         written = shared().heartbeats.write([signal])[0]
+        if not written.is_current:
+            directory.forget(name)
         if written.id is not None:
             if not written.is_repeat:
                 metrics.HEARTBEATS.labels(signal.kind).inc()
-            return _answer(name, written, cut=cut or message_cut)
-        directory.forget(name)
+            return Response(
+                answer_text(name, written, cut=cut or message_cut),
+                status=200 if written.is_repeat else 202,
+                content_type="application/json",
+            )
     raise NotFound(f"There is no service {name}.")
 
 
-def to_signal(body: HeartbeatIn, service: Watched, *, arrival: datetime) -> tuple[Signal, bool]:
+def to_signal(
+    body: HeartbeatIn, service: Watched, *, arrival: datetime, retention_days: int
+) -> tuple[Signal, bool]:
     """A checked body as a signal; true when its message was cut.
 
     The age is the client's own difference where it sent both times, else that to the arrival.
+
+    :raises Invalid: it happened in the future, or longer ago than heartbeats are kept.
     """
+    if len(body.model_fields_set) == 1:  # it says no more than whose it is; most do
+        return Signal(service, "ok"), False
     message, cut = (None, False) if body.message is None else cut_message(body.message.encode())
     age = 0.0
     if body.occurred_at is not None:
         age = ((body.sent_at or arrival) - body.occurred_at).total_seconds()
         if age < -FUTURE.total_seconds():
             raise Invalid.at("occurred_at", "is in the future")
-        if age > shared().settings.heartbeat_retention_days * 86_400:
+        if age > retention_days * 86_400:
             raise Invalid.at("occurred_at", "is older than heartbeats are kept")
     return Signal(
         service=service,
@@ -152,7 +166,7 @@ def _create(name: str, wish: CreateQuery) -> Watched:
     caller().need("services:write")
     if name in RESERVED_NAMES or name.isdigit():
         raise Invalid.at("service", "is a reserved name")
-    policy = services.Policy(
+    policy = Policy(
         every_s=int(wish.every.total_seconds()),
         grace_s=int(wish.grace.total_seconds()),
         timezone=shared().settings.timezone,
@@ -169,15 +183,10 @@ def _create(name: str, wish: CreateQuery) -> Watched:
     return found
 
 
-def _answer(service: str, written: Written, *, cut: bool) -> Response:
+def answer_text(service: str, written: Written, *, cut: bool) -> str:
+    """The answer's JSON; a name needs no escapes."""
     assert written.received_at is not None
-    body = {
-        "id": written.id,
-        "service": service,
-        "received_at": format_time(written.received_at),
-        "repeat": written.is_repeat,
-        "message_cut": cut,
-    }
-    return Response(
-        json.dumps(body), status=200 if written.is_repeat else 202, content_type="application/json"
+    return (
+        f'{{"id":{written.id},"service":"{service}","received_at":"{format_time(written.received_at)}",'
+        f'"repeat":{"true" if written.is_repeat else "false"},"message_cut":{"true" if cut else "false"}}}'
     )

@@ -5,6 +5,7 @@ Errors are problems (RFC 9457) that carry the envelope's three fields too, so th
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any
 
 from apiflask import APIBlueprint
@@ -46,5 +47,8 @@ def _as_400(error: Invalid) -> Response:
 def _enveloped(response: Response) -> Response:
     if response.content_type == CONTENT_TYPE:
         body = response.get_json()
-        response.set_data(json.dumps(body | {"success": False, "message": body["detail"], "results": ""}))
+        body |= {"success": False, "message": body["detail"], "results": ""}
+        if response.status_code == HTTPStatus.TOO_MANY_REQUESTS:
+            body["retry_after"] = int(response.headers["Retry-After"])
+        response.set_data(json.dumps(body))
     return response

@@ -61,6 +61,7 @@ def _prove() -> None:
     if wait > 0:
         raise Throttled("Too many wrong secrets from this address.", retry_after=wait)
     if secret is None:
+        limit("trigger", f"address:{address}", at)
         raise Unavailable("MEDIC_WEBHOOK_SECRET is not set, so nothing starts here.", retry_after=300)
     if not same_secret(given, secret):
         guesses.count(address, now=at)

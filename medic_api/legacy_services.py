@@ -6,7 +6,9 @@ Its ``service_name`` is kept as the description, ``alert_interval`` (minutes) an
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 from flask import Response
@@ -14,12 +16,14 @@ from pydantic import Field
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from medic import legacy, services, teams
+from medic import legacy, mutes, services, teams
 from medic.db import advisory_lock, database_now, in_transaction
+from medic.dependencies import names_around
 from medic.errors import Invalid, NotFound
-from medic.models.alerting import Team
+from medic.models.alerting import Mute, Team
 from medic.models.monitoring import Service, ServiceState
-from medic.services import Policy, names_regex
+from medic.service_policy import Policy, policy_of
+from medic.services import names_regex
 from medic.times import format_time
 from medic_api.fields import Request, Text
 from medic_api.guard import actor, caller, guard
@@ -30,7 +34,7 @@ bp = blueprint("legacy_services")
 
 MAX_MINUTES = 5_256_000
 """Ten years."""
-_NO_MUTE = "is not taken here: a mute has a reason and an end now, and comes by /v1/mutes"
+_MUTED = "Muted by the original's API."
 _NO_DOWN = "is judged by Medic and cannot be set"
 _LegacyName = Field(min_length=1, max_length=255)
 _Minutes = Field(ge=1, le=MAX_MINUTES, description="Minutes.")
@@ -54,7 +58,12 @@ class LegacyChange(Request):
     """What the original let change; all else of the policy stays."""
 
     service_name: Text | None = Field(None, min_length=1, max_length=255)
-    muted: int | None = Field(None, description="Refused: mutes have a reason and an end now.")
+    muted: int | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="1 mutes for `ALERT_AUTO_UNMUTE_HOURS`, 0 ends every mute; needs `alerts:write`.",
+    )
     active: int | None = Field(None, ge=0, le=1)
     alert_interval: float | None = Field(None, gt=0, le=MAX_MINUTES, description="Minutes.")
     threshold: int | None = Field(None, ge=1, le=1_000_000)
@@ -138,25 +147,37 @@ def get_service(heartbeat_name: str) -> Response:
 def post_service_change(heartbeat_name: str, json_data: LegacyChange) -> Response:
     name = legacy.fold(heartbeat_name)
     services.need_touch(caller().may_touch(name), heartbeat_name)
-    for field, refusal in (("muted", _NO_MUTE), ("down", _NO_DOWN)):
-        if getattr(json_data, field) is not None:
-            raise Invalid.at(field, refusal)
+    if json_data.down is not None:
+        raise Invalid.at("down", _NO_DOWN)
+    if json_data.muted is not None:
+        caller().need("alerts:write")
 
     def work(session: Session) -> None:
         try:
             service, _ = services.find(session, name)
         except NotFound:
             raise NotFound(f"There is no service {heartbeat_name}.") from None
-        team, parents = services.names_around(session, service)
-        policy = services.policy_of(service, team=team, depends_on=parents)
+        now = database_now(session)
+        team, parents = names_around(session, service)
+        policy = policy_of(service, team=team, depends_on=parents)
         services.change(
-            session, name=name, policy=_changed(session, policy, json_data), actor=actor(),
-            now=database_now(session), if_match=service.policy_version,
-            paused=None if json_data.active is None else json_data.active == 0,
+            session, name=name, policy=_changed(session, policy, json_data), actor=actor(), now=now,
+            if_match=service.policy_version, paused=None if json_data.active is None else json_data.active == 0,
         )  # fmt: skip
+        if json_data.muted is not None:
+            _mute(session, service, json_data.muted == 1, now)
 
     in_transaction(shared().engine, work)
     return envelope(message=f"{heartbeat_name} is changed.")
+
+
+def _mute(session: Session, service: Service, wish: bool, now: datetime) -> None:
+    standing = mutes.active(session, [service.id], now=now).get(service.id, [])
+    if wish and not standing:
+        ends_at = now + timedelta(hours=shared().settings.auto_unmute_hours)
+        mutes.create(session, service=service.name, reason=_MUTED, ends_at=ends_at, actor=actor(), now=now)
+    for mute in () if wish else standing:
+        mutes.end(session, mute_id=mute.id, actor=actor(), now=now)
 
 
 def _changed(session: Session, policy: Policy, wish: LegacyChange) -> Policy:
@@ -217,16 +238,19 @@ def _list(session: Session, wish: LegacyServiceQuery, called: str | None) -> lis
     if called is not None:
         query = query.where(Service.name == legacy.fold(called))
     if wish.service_name is not None:
-        query = query.where(func.lower(Service.description) == wish.service_name.lower())
+        shown = func.coalesce(func.nullif(Service.description, ""), Service.name)
+        query = query.where(func.lower(shown) == wish.service_name.lower())
     if wish.active is not None:
         query = query.where(Service.paused_at.is_(None) if wish.active else Service.paused_at.is_not(None))
     patterns = caller().service_patterns
     if patterns is not None:
         query = query.where(Service.name.regexp_match(names_regex(patterns)))
-    return [_view(service, state, team) for service, state, team in session.execute(query)]
+    rows = session.execute(query).all()
+    muted = mutes.active(session, [service.id for service, _, _ in rows], now=database_now(session))
+    return [_view(service, state, team, muted.get(service.id, ())) for service, state, team in rows]
 
 
-def _view(service: Service, state: ServiceState, team: str | None) -> dict[str, Any]:
+def _view(service: Service, state: ServiceState, team: str | None, muted: Sequence[Mute]) -> dict[str, Any]:
     interval = service.every_s or service.within_s
     return {
         "service_id": service.id,
@@ -237,10 +261,10 @@ def _view(service: Service, state: ServiceState, team: str | None) -> dict[str, 
         "threshold": service.at_least or 1,
         "team": team,
         "priority": service.priority,
-        "muted": 0,
+        "muted": int(bool(muted)),
         "down": int(state.status == "down"),
         "runbook": service.runbook_url,
         "date_added": format_time(service.created_at),
         "date_modified": format_time(service.updated_at),
-        "date_muted": None,
+        "date_muted": format_time(muted[0].created_at) if muted else None,
     }

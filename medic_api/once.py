@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import hmac
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +17,13 @@ from medic.idempotency import Kept, Repeatable, keep, recall
 from medic_api.guard import caller
 from medic_api.guard import services as shared
 
-IDEMPOTENT = {"Idempotency-Key": "Makes a repeat within 24 h harmless: 1 to 255 visible ASCII characters."}
+IDEMPOTENT = {
+    "Idempotency-Key": "Makes a repeat within a day (IDEMPOTENCY_RETENTION_DAYS) harmless: "
+    "1 to 255 visible ASCII characters."
+}
+ALREADY = "already created"
+NOTE = "`already created`: this repeats an earlier request; what was shown once is null."
+"""Of the field ``note`` of an answer that holds what is shown once."""
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
@@ -30,6 +36,11 @@ class Reply:
     repeated: bool
 
     @property
+    def note(self) -> dict[str, str]:
+        """What a repeat says where something was shown once."""
+        return {"note": ALREADY} if self.repeated else {}
+
+    @property
     def headers(self) -> dict[str, str]:
         return {"Idempotent-Replayed": "true"} if self.repeated else {}
 
@@ -37,7 +48,7 @@ class Reply:
 def once(work: Callable[[Session], dict[str, Any] | MedicError], *, status: int) -> Reply:
     """Do the work in one transaction, unless this request was answered before.
 
-    :param work: gives the answer's body, as JSON.  An error that it returns, not raises, leaves what it wrote
+    :param work: gives the answer's body, as JSON, without what is shown once.  An error that it returns, not raises, leaves what it wrote
         (an audit entry of the refusal, say) and is raised after the commit; a repeat tries anew.
     """
     asked = _asked()
@@ -51,7 +62,8 @@ def once(work: Callable[[Session], dict[str, Any] | MedicError], *, status: int)
         if isinstance(body, MedicError):
             return body
         if asked:
-            keep(session, asked, Kept(status, body), now=now)
+            days = shared().settings.idempotency_retention_days
+            keep(session, asked, Kept(status, body), days=days, now=now)
         return Reply(status, body, repeated=False)
 
     outcome = in_transaction(shared().engine, transact)
@@ -67,4 +79,5 @@ def _asked() -> Repeatable | None:
     if _KEY.fullmatch(key) is None:
         raise Invalid.at("Idempotency-Key", "must be 1 to 255 visible ASCII characters")
     what = f"{request.method} {request.full_path}\n".encode("utf-8", "surrogatepass") + request.get_data()
-    return Repeatable(caller().key_id, key, hashlib.sha256(what).digest())
+    # Under the pepper: a body may hold a secret that a bare digest would let somebody guess.
+    return Repeatable(caller().key_id, key, hmac.digest(shared().settings.need_pepper(), what, "sha256"))

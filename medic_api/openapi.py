@@ -13,6 +13,7 @@ from medic import __version__
 from medic.settings import Settings
 from medic_api.batch_body import MAX_ITEMS
 from medic_api.converters import UUID_SCHEMA
+from medic_api.examples import exemplify
 from medic_api.guard import Guarded
 from medic_api.intake import YAML_TYPES
 from medic_api.problems import CONTENT_TYPE
@@ -94,6 +95,7 @@ def install(app: APIFlask, settings: Settings) -> None:
             for method, operation in spec["paths"].get(path, {}).items():
                 if method.upper() in (rule.methods or ()):
                     _complete_operation(operation, rule, method, view)
+                    exemplify(operation, spec["components"]["schemas"])
         return spec
 
 
@@ -128,7 +130,7 @@ def _complete_operation(operation: Json, rule: Rule, method: str, view: Any) -> 
 
 
 def _unfold(operation: Json, method: str) -> None:
-    """What a view says in short: ``x-yaml``, ``x-message``, ``x-batch``, ``x-text``, ``x-query`` and ``x-headers``."""
+    """What a view says in short: ``x-yaml``, ``x-message``, ``x-batch``, ``x-csv``, ``x-text``, ``x-query`` and ``x-headers``."""
     if yaml := operation.pop("x-yaml", None):
         operation["requestBody"] = {
             "required": True,
@@ -147,6 +149,8 @@ def _unfold(operation: Json, method: str) -> None:
         }
         operation["responses"]["207"]["content"] = operation["responses"]["202"]["content"]
         operation["responses"].setdefault("415", {})
+    if operation.pop("x-csv", None):
+        operation["responses"]["200"]["content"]["text/csv"] = {"schema": _TEXT}
     if kind := operation.pop("x-text", None):
         operation["responses"]["200"]["content"] = {kind: {"schema": _TEXT}}
     if "201" in operation["responses"] and "200" in operation["responses"]:

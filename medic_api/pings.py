@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from medic import audit, pings
 from medic.db import database_now, in_transaction
 from medic.errors import Conflict, Malformed, NotFound, Throttled
-from medic.heartbeats import Signal, Watched
+from medic.heartbeats import Signal, Watched, Written
 from medic.pings import Behind
 from medic.telemetry import metrics
 from medic_api.fields import RESERVED_NAMES
@@ -32,15 +32,15 @@ bp = APIBlueprint("pings", __name__, url_prefix="/ping", tag="Ping URLs")
 MAX_EXIT_STATUS = 255
 METHODS = ["GET", "POST"]
 _DESCRIPTION = (
-    "As Healthchecks has it. The body of a POST is kept as the message, cut to 10,000 bytes. A plain ping ends "
-    "the open run that has no id."
+    "As Healthchecks has it. The body of a POST is kept as the message, cut to 10,000 bytes; the header "
+    "`Ping-Body-Cut: 1` then says so. A plain ping ends the open run that has no id."
 )
 _RID = {"rid": "The run's id, a UUID: tells apart runs that overlap."}
 _CREATE = {"create": "`1` makes the service if there is none and the team allows it."}
 _TEXTS = {404: "not found", 429: "rate limit exceeded", 413: "request body too large"}
 
 
-@bp.route("/<uuid:uuid>", methods=METHODS)
+@bp.route("/<uuid:uuid>", methods=METHODS, strict_slashes=False)  # Healthchecks takes one with a slash, too
 @guard(scope=OPEN, rate="ping", limited=False)
 @bp.doc(
     summary="Ping a service by its UUID",
@@ -93,9 +93,11 @@ def _by_uuid(uuid: UUID, signal: str | None) -> Response:
         service = shared().pings.by_uuid(uuid)
         if service is None:
             raise NotFound("not found")
-    limit("ping", str(uuid), g.at)
-    if not _store(service, signal):
+    limit("ping", str(uuid), g.at, heartbeats_of=[service.id])
+    written = _store(service, signal)
+    if not written.is_current:
         shared().pings.forget(uuid)
+    if written.id is None:
         raise NotFound("not found")
     return _text("OK")
 
@@ -106,7 +108,7 @@ def _by_slug(ping_key: str, slug: str, signal: str | None) -> Response:
         behind = shared().pings.by_slug(ping_key, slug)
         if behind is None or (behind.service is None and not (wants and behind.creates)):
             raise NotFound("not found")
-    limit("ping", f"{behind.team}/{slug}", g.at)
+    limit("ping", f"{behind.team}/{slug}", g.at, heartbeats_of=[behind.service.id] if behind.service else ())
     _check(signal)
     for _ in range(2):  # a second time when it was made anew since we heard of it
         made = behind.service is None
@@ -116,7 +118,7 @@ def _by_slug(ping_key: str, slug: str, signal: str | None) -> Response:
             if behind is None or behind.service is None:
                 raise Conflict("ambiguous slug")
         assert behind.service is not None
-        if _store(behind.service, signal):
+        if _store(behind.service, signal).id is not None:
             return _text("Created", 201) if made else _text("OK")
         shared().pings.forget((ping_key, slug))
         behind = shared().pings.by_slug(ping_key, slug)
@@ -136,7 +138,7 @@ def _known_only(subject: str) -> Iterator[None]:
     try:
         yield
     except NotFound:
-        strangers.count(address, now=g.at)
+        strangers.count(address, now=g.at, key=subject)
         raise
     strangers.passed(subject, now=g.at)
 
@@ -146,7 +148,8 @@ def _check(signal: str | None) -> str | None:
 
     :raises Malformed: with Healthchecks' text.
     """
-    if signal is not None and signal.isdigit() and int(signal) > MAX_EXIT_STATUS:
+    # By its length first: Python refuses to read a number of thousands of digits.
+    if signal is not None and signal.isdigit() and (len(signal) > 9 or int(signal) > MAX_EXIT_STATUS):
         raise Malformed("invalid url format")
     run_id = request.args.get("rid")
     if run_id is None:
@@ -157,23 +160,18 @@ def _check(signal: str | None) -> str | None:
         raise Malformed("invalid uuid format") from None
 
 
-def _store(service: Watched, signal: str | None) -> bool:
-    """False when the service is gone."""
+def _store(service: Watched, signal: str | None) -> Written:
+    """Without an id: the service is gone."""
     run_id = _check(signal)
     exit_code = int(signal) if signal is not None and signal.isdigit() else None
     kind = "fail" if exit_code else signal if signal in {"start", "fail", "log"} else "complete"
     raw = request.get_data()
-    written = shared().heartbeats.write(
-        [
-            Signal(
-                service=service, kind=kind, run_id=run_id, exit_code=exit_code,
-                message=cut_message(raw)[0] if raw else None,
-            )
-        ]
-    )[0]  # fmt: skip
+    message, g.ping_body_cut = cut_message(raw) if raw else (None, False)
+    sent = Signal(service=service, kind=kind, run_id=run_id, exit_code=exit_code, message=message)
+    written = shared().heartbeats.write([sent])[0]
     if written.id is not None:
         metrics.HEARTBEATS.labels(kind).inc()
-    return written.id is not None
+    return written
 
 
 def _create(behind: Behind, slug: str) -> None:
@@ -208,4 +206,6 @@ def _as_healthchecks(response: Response) -> Response:
         response.content_type = "text/plain; charset=utf-8"
     response.headers["Access-Control-Allow-Origin"] = "*"
     response.headers["Ping-Body-Limit"] = str(MAX_MESSAGE_BYTES)
+    if g.get("ping_body_cut"):
+        response.headers["Ping-Body-Cut"] = "1"
     return response

@@ -125,7 +125,7 @@ def put_playbook(name: str) -> Any:
     need_wide()
     version = if_match()
     source = read_yaml()
-    parsed = _read(source)
+    parsed = read_playbook(source)
 
     def work(session: Session) -> tuple[dict[str, Any], int]:
         now = database_now(session)
@@ -168,7 +168,7 @@ def delete_playbook(name: str) -> Any:
 )
 @bp.output(ValidOut)
 def validate_playbook() -> Any:
-    parsed = _read(read_yaml())
+    parsed = read_playbook(read_yaml())
     return {
         "valid": True,
         "name": parsed.playbook.name,
@@ -177,7 +177,8 @@ def validate_playbook() -> Any:
     }
 
 
-def _read(source: str) -> Parsed:
+def read_playbook(source: str) -> Parsed:
+    """Read a playbook as this installation takes it."""
     if "\x00" in source:
         raise Invalid.at("", "The YAML holds a NUL character.")
     return playbooks.read(source, longest_step=timedelta(seconds=shared().settings.step_timeout_cap))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from http import HTTPStatus
 from typing import Any
 
@@ -16,7 +17,6 @@ from werkzeug.routing import RequestRedirect
 
 from medic.db import is_away, sqlstate
 from medic.errors import Conflict, Invalid, MedicError, Problem, Throttled, Unavailable
-from medic.telemetry import metrics
 
 CONTENT_TYPE = "application/problem+json"
 DATABASE_AWAY = "The database is away; nothing was stored. Try again."
@@ -69,7 +69,7 @@ def render(
 def from_medic(error: MedicError) -> Response:
     headers = {}
     if isinstance(error, Throttled | Unavailable):
-        headers["Retry-After"] = str(max(1, round(error.retry_after)))
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     problems = error.problems if isinstance(error, Invalid) else ()
@@ -91,7 +91,6 @@ def from_http(error: HTTPException) -> Response:
 def from_database(error: DBAPIError) -> Response:
     """Away: come back.  A value that PostgreSQL cannot hold: the caller's.  Anything else is our defect."""
     if is_away(error):
-        metrics.DB_CONNECTION_ERRORS.inc()
         log.warning("database.away", sqlstate=sqlstate(error))
         return from_medic(Unavailable(DATABASE_AWAY))
     if sqlstate(error).startswith("22"):

@@ -8,9 +8,10 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 from sqlalchemy.orm import Session
 
-from medic import services
+from medic import runs, services
+from medic.dependencies import names_around
 from medic.models.monitoring import Service, ServiceState
-from medic.services import Policy
+from medic.service_policy import DEFAULT_GRACE_S, Policy
 from medic_api.fields import Answer, Duration, Name, NewName, Page, Request, Text, Time
 from medic_api.guard import services as shared
 
@@ -73,7 +74,7 @@ class PolicyIn(Request):
             at_least=self.at_least,
             within_s=_seconds(self.within),
             timezone=self.timezone or shared().settings.timezone,
-            grace_s=services.DEFAULT_GRACE_S if self.grace is None else int(self.grace.total_seconds()),
+            grace_s=DEFAULT_GRACE_S if self.grace is None else int(self.grace.total_seconds()),
             max_runtime_s=_seconds(self.max_runtime),
             failure_threshold=self.failure_threshold,
             recovery_threshold=self.recovery_threshold,
@@ -126,7 +127,11 @@ class ServiceOut(Answer):
     last_success_at: Time | None
     last_signal_at: Time | None
     last_signal: str | None
+    open_runs: int = Field(description="Runs that began and have not ended.")
     due_at: Time | None = Field(description="When Medic looks at it next.")
+    set_aside_at: Time | None = Field(
+        description="When Medic could not judge it and put it aside for 5 minutes; the cause is in the log."
+    )
     created_at: Time
 
 
@@ -178,10 +183,13 @@ def _seconds(value: Any) -> int | None:
 
 def shown(session: Session, name: str) -> dict[str, Any]:
     service, state = services.find(session, name)
-    return view(service, state, *services.names_around(session, service))
+    open_runs = runs.open_counts(session, [service.id])
+    return view(service, state, *names_around(session, service), open_runs.get(service.id, 0))
 
 
-def view(service: Service, state: ServiceState, team: str | None, parents: tuple[str, ...]) -> dict[str, Any]:
+def view(
+    service: Service, state: ServiceState, team: str | None, parents: tuple[str, ...], open_runs: int
+) -> dict[str, Any]:
     base = shared().settings.base_url.rstrip("/")
     return {
         "id": service.id,
@@ -213,6 +221,8 @@ def view(service: Service, state: ServiceState, team: str | None, parents: tuple
         "last_success_at": state.last_success_at,
         "last_signal_at": state.last_signal_at,
         "last_signal": state.last_signal_kind,
+        "open_runs": open_runs,
         "due_at": state.due_at,
+        "set_aside_at": state.carried.get("set_aside_at"),
         "created_at": service.created_at,
     }

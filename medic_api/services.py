@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from apiflask import APIBlueprint
@@ -9,12 +10,13 @@ from flask import Response
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from medic import services
+from medic import runs, services
 from medic.db import database_now, in_transaction
+from medic.dependencies import names_around, names_around_all
 from medic.models.monitoring import Heartbeat, Run
 from medic_api.etag import IF_MATCH, if_match, with_etag
 from medic_api.fields import Page
-from medic_api.guard import actor, caller, guard
+from medic_api.guard import actor, caller, guard, need_service
 from medic_api.guard import services as shared
 from medic_api.once import IDEMPOTENT, once
 from medic_api.paging import cut, page_by_time, time_cursor
@@ -42,6 +44,7 @@ bp = APIBlueprint("services", __name__, url_prefix="/v1", tag="Services")
 @bp.output(ServiceOut, status_code=201)
 def create_service(json_data: ServiceIn) -> Any:
     services.need_touch(caller().may_touch(json_data.name), json_data.name)
+    _need_parents(json_data.depends_on)
 
     def work(session: Session) -> dict[str, Any]:
         services.create(
@@ -55,6 +58,12 @@ def create_service(json_data: ServiceIn) -> Any:
     return with_etag(reply.body, reply.status, reply.headers)
 
 
+def _need_parents(parents: Sequence[str]) -> None:
+    """What a key may not see it may not depend on: the child would tell when that fails."""
+    for parent in parents:
+        need_service(parent)
+
+
 @bp.get("/services")
 @guard(scope="services:read", rate="management")
 @bp.doc(summary="List services by name")
@@ -66,8 +75,12 @@ def list_services(query_data: ServiceQuery) -> Any:
             session, after=query_data.after, limit=query_data.limit + 1, status=query_data.status,
             tag=query_data.tag, patterns=caller().service_patterns,
         )  # fmt: skip
-        around = services.names_around_all(session, [service for service, _ in rows])
-        items = [view(service, state, *around[service.id]) for service, state in rows[: query_data.limit]]
+        around = names_around_all(session, [service for service, _ in rows])
+        open_runs = runs.open_counts(session, list(around))
+        items = [
+            view(service, state, *around[service.id], open_runs.get(service.id, 0))
+            for service, state in rows[: query_data.limit]
+        ]
         return {"items": items, "next": items[-1]["name"] if len(rows) > query_data.limit else None}
 
     return in_transaction(shared().engine, work)
@@ -95,6 +108,8 @@ def change_service(name: str, json_data: PolicyIn) -> Any:
     version = if_match()
 
     def work(session: Session) -> dict[str, Any]:
+        known = names_around(session, services.find(session, name)[0])[1]
+        _need_parents([parent for parent in json_data.depends_on if parent not in known])
         services.change(
             session, name=name, policy=json_data.policy(), actor=actor(), now=database_now(session),
             if_match=version, paused=json_data.paused,

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from medic import stop
 from medic.db import database_now, in_transaction
+from medic.executions import approvals
 from medic.models.access import Stop
 from medic_api.fields import Answer, Request, Text, Time
 from medic_api.guard import actor, guard, need_wide
@@ -56,13 +57,17 @@ def engage_stop(json_data: StopIn) -> Any:
 
 @bp.delete("/stop")
 @guard(scope="executions:run", rate="management")
-@bp.doc(summary="Resume everything", description="When it is off already, nothing changes.")
+@bp.doc(
+    summary="Resume everything",
+    description="What was left of the time of approvals starts again, five minutes at least."
+    " When it is off already, nothing changes.",
+)
 @bp.output(StopOut)
 def release_stop() -> Any:
     need_wide()
 
     def work(session: Session) -> dict[str, Any]:
-        stop.resume_all(session, actor=actor(), now=database_now(session))
+        approvals.resume_all(session, actor=actor(), now=database_now(session))
         return _view(None)
 
     return in_transaction(shared().engine, work)

@@ -15,6 +15,7 @@ from medic_api.etag import IF_MATCH, if_match, with_etag
 from medic_api.fields import Answer, Name, Page, Request, Text, Time
 from medic_api.guard import actor, guard, need_wide
 from medic_api.guard import services as shared
+from medic_api.once import IDEMPOTENT, NOTE, once
 from medic_api.paging import cut
 
 bp = APIBlueprint("teams", __name__, url_prefix="/v1", tag="Teams")
@@ -55,8 +56,11 @@ class PingKeyOut(Answer):
     """A team's new ping key."""
 
     team: Name
-    ping_key: str = Field(description="Shown this once.")
-    ping_url: str = Field(description="Where it pings; put the service's name in the place of `SERVICE`.")
+    ping_key: str | None = Field(description="Shown this once.")
+    ping_url: str | None = Field(
+        description="Where it pings; put the service's name in the place of `SERVICE`."
+    )
+    note: str | None = Field(None, description=NOTE)
 
 
 @bp.get("/teams")
@@ -100,21 +104,29 @@ def put_team(name: str, json_data: TeamIn) -> Any:
 @bp.doc(
     summary="Give a team another ping key",
     description="The key is in this answer and nowhere else; the one before ends within 5 s.",
+    extensions={"x-headers": IDEMPOTENT},
 )
 @bp.input(PingKeyIn, location="json")
 @bp.output(PingKeyOut, status_code=201)
 def set_ping_key(name: str, json_data: PingKeyIn) -> Any:
     need_wide()
 
-    def work(session: Session) -> SecretStr:
-        return teams.set_ping_key(
+    made: list[SecretStr] = []
+
+    def work(session: Session) -> dict[str, Any]:
+        key = teams.set_ping_key(
             session, name=name, pepper=shared().settings.need_pepper(), actor=actor(),
             now=database_now(session), given=SecretStr(json_data.ping_key) if json_data.ping_key else None,
         )  # fmt: skip
+        made[:] = [key]
+        return {"team": name, "ping_key": None, "ping_url": None, "note": None}
 
-    key = in_transaction(shared().engine, work).get_secret_value()
-    base = shared().settings.base_url.rstrip("/")
-    return {"team": name, "ping_key": key, "ping_url": f"{base}/ping/{key}/SERVICE"}
+    reply = once(work, status=201)
+    shown = {}
+    if not reply.repeated:  # the stored answer has no secret
+        key, base = made[0].get_secret_value(), shared().settings.base_url.rstrip("/")
+        shown = {"ping_key": key, "ping_url": f"{base}/ping/{key}/SERVICE"}
+    return reply.body | shown | reply.note, reply.status, reply.headers
 
 
 def _view(team: Team) -> dict[str, Any]:

@@ -6,9 +6,11 @@ import functools
 import json
 import os
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import lru_cache
+from typing import Any
 
 import structlog
 from pydantic import SecretStr
@@ -21,7 +23,7 @@ from medic.egress import SafeClient, allow_list
 from medic.errors import MedicError
 from medic.executions.claim import Claim
 from medic.executions.facts import DatabaseFacts
-from medic.machine import Recovered, Result, Skipped
+from medic.machine import Probed, Recovered, Result, Skipped, judge_probe
 from medic.playbook.document import Step
 from medic.playbook.judgement import holds
 from medic.playbook.scope import Scope
@@ -31,12 +33,17 @@ from medic.sandbox.runner import run_script
 from medic.steps import load_types
 from medic.steps.base import ActContext, Done, Failed, Outcome
 from medic.steps.output import fit, fit_output
+from medic.times import parse_time
 from medic_tasks.lease import CancelledBeforeEffect, Lease, LeaseLost
 
 log = structlog.get_logger("medic.act")
 
 FALLBACK_CONDITION_TIMEOUT = timedelta(minutes=5)
 """Of a condition that names none, on an execution without a service."""
+
+
+LONGEST_PROBE = timedelta(seconds=10)
+"""Of one request of a probe."""
 
 
 @lru_cache(maxsize=1)
@@ -59,7 +66,36 @@ class Acting:
 
         :raises LeaseLost: nothing happened, and nothing may be recorded.
         """
+        if self.claim.doubt is not None:
+            return self._probe(self.claim.doubt)
         return self._settled_before() or self._act()
+
+    def _probe(self, doubt: dict[str, Any]) -> Probed:
+        """Nobody knows whether the step happened: ask, and do nothing."""
+        probe = self.step.probe
+        if probe is None:
+            return Probed("ask", "This step has no probe.", doubt, {})
+        since = parse_time(doubt["since"], path="since")
+        facts = self._facts()
+        scope, redactor = self._scope(facts)
+        kind = load_types()[probe.type]
+        outcome: Outcome
+        try:
+            rendered = kind.render(probe.spec, scope)
+            base = self._context(facts, redactor())
+            # A condition counts its time from the doubt on; a request may not hold up a human who knows better.
+            timeout = probe.timeout if kind.parks else min(probe.timeout, LONGEST_PROBE)
+            outcome = kind.act(rendered, replace(base, parked_at=since, timeout=timeout))
+            outcome = _storable(outcome, redactor())
+        except CancelledBeforeEffect:
+            outcome = Failed("cancelled", "Cancelled before the probe asked.")
+        except MedicError as error:
+            outcome = Failed("cannot_probe", redactor().text(error.message))
+        except LeaseLost:
+            raise
+        except Exception as error:  # noqa: BLE001 - a step type may be anybody's
+            outcome = _defect(self.step, error, redactor())
+        return judge_probe(probe, outcome, doubt, until=since + probe.timeout, now=self.claim.now)
 
     def _settled_before(self) -> Result | None:
         """What there is to say without acting: a human decided, or the alert is over."""
@@ -76,23 +112,16 @@ class Acting:
         step = self.step
         kind = load_types()[step.type]
         facts = self._facts()
-        used: dict[str, SecretStr] = {}
-
-        def secret(name: str) -> str:
-            value = facts.secret(name)
-            used[name] = SecretStr(value)
-            return value
-
-        scope = Scope(variables=self.claim.variables, steps=self.claim.results, secret=secret)
+        scope, redactor_of_used = self._scope(facts)
         try:
             if step.when is not None and not holds(step.when, scope):
                 return Skipped("Its condition does not hold.")
             rendered = kind.render(step.spec, scope)
         except MedicError as error:
-            return Failed("cannot_render", Redactor(used).text(error.message))
+            return Failed("cannot_render", redactor_of_used().text(error.message))
         except Exception as error:  # noqa: BLE001 - a step type may be anybody's
-            return _defect(step, error, Redactor(used))
-        redactor = Redactor(used)
+            return _defect(step, error, redactor_of_used())
+        redactor = redactor_of_used()
         try:
             return _storable(kind.act(rendered, self._context(facts, redactor)), redactor)
         except CancelledBeforeEffect:
@@ -103,6 +132,18 @@ class Acting:
             raise
         except Exception as error:  # noqa: BLE001 - as above
             return _defect(step, error, redactor)
+
+    def _scope(self, facts: DatabaseFacts) -> tuple[Scope, Callable[[], Redactor]]:
+        """What references stand for, and what takes the secrets that were used so far out of a text."""
+        used: dict[str, SecretStr] = {}
+
+        def secret(name: str) -> str:
+            value = facts.secret(name)
+            used[name] = SecretStr(value)
+            return value
+
+        scope = Scope(variables=self.claim.variables, steps=self.claim.results, secret=secret)
+        return scope, lambda: Redactor(used)
 
     def _facts(self) -> DatabaseFacts:
         current = settings_.current()

@@ -8,5 +8,14 @@ from medic_tasks.schedule import schedule
 
 app = broker.app()
 app.conf.beat_schedule = schedule()
-app.conf.imports = ("medic_tasks.step", "medic_tasks.sweeps", "medic_tasks.housekeeping")
+app.conf.imports = (
+    "medic_tasks.step",
+    "medic_tasks.deliveries",
+    "medic_tasks.sweeps",
+    "medic_tasks.housekeeping",
+    "medic_tasks.suppression",
+    "medic_tasks.triggers",
+    "medic_tasks.seals",
+    "medic_tasks.watchdog",
+)
 lifecycle.connect()

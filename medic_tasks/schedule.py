@@ -9,22 +9,37 @@ from __future__ import annotations
 from typing import Any
 
 from medic import settings as settings_
-from medic.broker import HOUSEKEEPING, SYSTEM
+from medic.broker import DELIVERIES, HOUSEKEEPING, SYSTEM
 
 TICK_EXPIRES_S = 120
 EXECUTIONS_EVERY_S = 2
+DELIVERIES_EVERY_S = 2
+SUPPRESSION_EVERY_S = 5
+TRIGGERS_EVERY_S = 5
+SEALS_EVERY_S = 1
+WATCHDOG_EVERY_S = 60
 PARTITIONS_EVERY_S = 3600
+DAYS_EVERY_S = 3600
 RETENTION_EVERY_S = 3600
 
 
 def schedule() -> dict[str, dict[str, Any]]:
     """Celery's beat schedule; intervals in seconds."""
-    return {
+    watched = settings_.current().watchdog_url is not None
+    entries = {
         "sweep-services": _entry("medic.sweep.services", settings_.current().worker_interval_seconds, SYSTEM),
         "sweep-executions": _entry("medic.sweep.executions", EXECUTIONS_EVERY_S, SYSTEM),
+        "sweep-suppression": _entry("medic.sweep.suppression", SUPPRESSION_EVERY_S, SYSTEM),
+        "sweep-triggers": _entry("medic.sweep.triggers", TRIGGERS_EVERY_S, SYSTEM),
+        "sweep-deliveries": _entry("medic.sweep.deliveries", DELIVERIES_EVERY_S, SYSTEM),
+        "sweep-seals": _entry("medic.sweep.seals", SEALS_EVERY_S, SYSTEM),
         "make-partitions": _entry("medic.housekeeping.partitions", PARTITIONS_EVERY_S, HOUSEKEEPING),
+        "roll-up-days": _entry("medic.housekeeping.days", DAYS_EVERY_S, HOUSEKEEPING),
         "keep-retention": _entry("medic.housekeeping.retention", RETENTION_EVERY_S, HOUSEKEEPING),
     }
+    if watched:
+        entries["ping-watchdog"] = _entry("medic.watchdog.ping", WATCHDOG_EVERY_S, DELIVERIES)
+    return entries
 
 
 def _entry(task: str, every_s: int, queue: str) -> dict[str, Any]:

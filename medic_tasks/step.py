@@ -20,15 +20,18 @@ from sqlalchemy.orm import Session
 
 from medic import broker, machine
 from medic.audit import MEDIC
-from medic.db import database_now, engine
+from medic.db import at_once, database_now, engine
+from medic.deliveries.due import hint
 from medic.errors import MedicError
-from medic.executions import approvals, control, late
+from medic.executions import approvals, control, late, telling
 from medic.executions import claim as protocol
 from medic.executions.claim import Claim
 from medic.executions.dispatch import Dispatch, publish, raise_epoch
+from medic.executions.escalation import escalate
 from medic.executions.patience import patiently
 from medic.executions.pinned import pinned
-from medic.machine import Decision
+from medic.machine import Decision, Probed
+from medic.models.executions import Execution, ExecutionStep
 from medic.steps import load_types
 from medic.steps.base import Park
 from medic.telemetry import metrics
@@ -93,7 +96,9 @@ def perform(
         except LeaseLost:
             # Nothing happened, so nobody needs to be in doubt: the row is given back, due at once.
             log.warning("step.lease_lost", position=position)
-            result = Park(held.now)
+            result = Park(held.now) if held.doubt is None else Probed(
+                "ask", "The probe was interrupted.", held.doubt, {}, again=held.now
+            )  # fmt: skip
         decision = machine.decide(
             current, result, position=position, step_count=held.step_count, tries=held.tries,
             now=held.now + timedelta(seconds=time.monotonic() - began), chance=random.random(),  # noqa: S311 - the jitter of a retry
@@ -105,6 +110,9 @@ def perform(
         return "too late: kept as evidence", False
     if state in machine.FINAL_STATES:
         metrics.EXECUTIONS.labels(state).inc()
+        # On one clock, the database's, as far as the claim; from there on, the time that this attempt took.
+        before = (held.now - held.created_at).total_seconds()
+        metrics.EXECUTION_SECONDS.labels(state).observe(max(0.0, before + time.monotonic() - began))
     said = f"{current.name}: {decision.step_state}"
     if state != "running":
         return f"{said} ({state})", False
@@ -135,7 +143,7 @@ def _claim(
             worker=worker, acting=acting,
         )  # fmt: skip
 
-    held = patiently(engine(), attempt)
+    held = patiently(at_once(engine()), attempt)
     assert tried_at is not None
     return held, tried_at
 
@@ -160,14 +168,22 @@ def _record(held: Claim, decision: Decision, *, worker: str) -> str | None:
         "execution_id": held.execution_id, "position": held.position, "epoch": held.epoch, "owner": held.owner,
     }  # fmt: skip
 
+    def record(session: Session) -> str | None:
+        recorded = protocol.record(session, **key, worker=worker, decision=decision)
+        return None if recorded is None else recorded.state
+
+    told: set[int] = set()
+
     def attempt(session: Session) -> str | None:
+        told.clear()
+        if decision.escalates and held.alert_id is not None:
+            # Before the execution's row: whoever closes an alert and pokes its executions takes it first too.
+            session.execute(
+                text("SELECT 1 FROM alerts WHERE id = :id FOR NO KEY UPDATE"), {"id": held.alert_id}
+            )
         recorded = protocol.record(session, **key, worker=worker, decision=decision)
         if recorded is not None:
-            if decision.approval is not None and not recorded.cancelled:
-                approvals.ask(
-                    session, execution_id=held.execution_id, position=held.position, now=database_now(session),
-                    question=decision.approval,
-                )  # fmt: skip
+            told.update(_follow(session, held, decision, cancelled=recorded.cancelled))
             return recorded.state
         if late.was_recorded(session, **key):
             return session.execute(
@@ -176,7 +192,42 @@ def _record(held: Claim, decision: Decision, *, worker: str) -> str | None:
         _keep_evidence(session, key, decision)
         return None
 
-    return patiently(engine(), attempt)
+    # Almost always the record is the whole of it: one statement, which commits by itself.
+    state = patiently(at_once(engine()), record) if decision.is_alone else None
+    state = state or patiently(engine(), attempt)
+    hint(told)
+    return state
+
+
+def _follow(session: Session, held: Claim, decision: Decision, *, cancelled: bool) -> set[int]:
+    """What else commits with a result.
+
+    :returns: the targets that have something due now.
+    """
+    now = database_now(session)
+    told: set[int] = set()
+    if decision.notice is not None:
+        once = f"{held.execution_id}.s{held.position}"
+        told |= telling.tell(session, decision.notice, once=once, now=now)
+    if cancelled:
+        return told
+    if decision.approval is not None:
+        approvals.ask(
+            session,
+            execution_id=held.execution_id,
+            position=held.position,
+            now=now,
+            question=decision.approval,
+        )
+    if decision.escalates and decision.error is not None:
+        execution = session.get_one(Execution, held.execution_id)
+        told |= escalate(session, execution, error=decision.error, now=now)
+    if decision.asks_of_doubt and decision.doubt is not None:
+        execution = session.get_one(Execution, held.execution_id)
+        step = session.get_one(ExecutionStep, (held.execution_id, held.position))
+        epoch = decision.doubt["epoch"]
+        told |= telling.tell_of_doubt(session, execution, step, epoch=epoch, slot=0, now=now)
+    return told
 
 
 def _keep_evidence(session: Session, key: dict[str, Any], decision: Decision) -> None:

@@ -1,6 +1,6 @@
 """Real servers for every test: PostgreSQL and a Redis-protocol server, embedded or given by URL.
 
-The schema is migrated once into a template; each xdist worker clones it.  A test that writes asks for
+Each test process migrates a database of its own.  A test that writes asks for
 ``engine``; what it wrote is gone before the next one.  Code under test commits, as it does in life.
 """
 
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.engine import make_url
 
@@ -21,11 +22,31 @@ from medic.db import make_engine
 from medic.local.servers import Servers
 from medic.migrate import upgrade
 
-TEMPLATE = "medic_template"
+# Loaded once, for all folders that use workers: with a second copy, two shared workers would take each other's messages.
+pytest_plugins = ["tests.tasks.fixtures"]
+
+# How long an example takes says more of the machine than of the code.
+settings.register_profile("medic", deadline=None)
+settings.load_profile("medic")
 
 # A proxy of the machine would see what the tests send, and answer in the place of their servers.
 for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
     os.environ.pop(name, None)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--using-servers", action="store_true",
+        help="only tests that use the database or the broker: what a second run, on other servers, can tell",
+    )  # fmt: skip
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--using-servers"):
+        return
+    using = [item for item in items if "backends" in getattr(item, "fixturenames", ())]
+    config.hook.pytest_deselected(items=[item for item in items if item not in set(using)])
+    items[:] = using
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The rows of `bench`, by what they measure."""
 
 from bench.result import Row
-from bench.rows import engine, ingest, machine, sweep
+from bench.rows import detection, engine, ingest, machine, scale, sweep
 
-ROWS: tuple[Row, ...] = (*ingest.ROWS, *sweep.ROWS, *engine.ROWS, *machine.ROWS)
+ROWS: tuple[Row, ...] = (*ingest.ROWS, *scale.ROWS, *sweep.ROWS, *detection.ROWS, *engine.ROWS, *machine.ROWS)

@@ -43,12 +43,12 @@ def against_naive(stage: Stage) -> Finding:
 
 
 def p99(stage: Stage) -> Finding:
-    database = _database(stage)
+    database = ingest_database(stage)
     names = [service.name for service in fill.watched(database, "s-")]
     found: dict[str, list[Outcome]] = defaultdict(list)
     with serving(stage, database, "medic", "naive") as apis:
         for number in range(stage.effort.rounds):
-            for api in _in_turn(apis, number):
+            for api in in_turn(apis, number):
                 found[api.name].append(api.load(names, connections=1, seconds=stage.effort.seconds))
     return Measured(
         [o.p99_ms for o in found["medic"]],
@@ -58,7 +58,7 @@ def p99(stage: Stage) -> Finding:
 
 
 def batch(stage: Stage) -> Finding:
-    database = _database(stage)
+    database = ingest_database(stage)
     services = fill.watched(database, "s-")
     values, floor = [], []
     with serving(stage, database, "medic") as (api,):
@@ -94,7 +94,7 @@ def _rates(stage: Stage) -> dict[str, list[Outcome]]:
     kept = stage.keep.get("ingest rates")
     if isinstance(kept, dict):
         return kept
-    database = _database(stage)
+    database = ingest_database(stage)
     names = [service.name for service in fill.watched(database, "s-")]
     found: dict[str, list[Outcome]] = defaultdict(list)
     cpu: dict[str, float] = {}
@@ -102,7 +102,7 @@ def _rates(stage: Stage) -> dict[str, list[Outcome]]:
         for api in apis:
             api.load(names, connections=CONNECTIONS, seconds=1.0)
         for number in range(stage.effort.rounds):
-            for api in _in_turn(apis, number):
+            for api in in_turn(apis, number):
                 before, began = api.process.cpu_s(), time.perf_counter()
                 outcome = api.load(names, connections=CONNECTIONS, seconds=stage.effort.seconds)
                 # The warm-up is in the CPU, so it is counted at the same rate.
@@ -127,12 +127,12 @@ def _kept_cpu(stage: Stage) -> str:
     return str(stage.keep.get("ingest cpu", ""))
 
 
-def _in_turn(apis: list[Api], number: int) -> list[Api]:
+def in_turn(apis: list[Api], number: int) -> list[Api]:
     """Each second round runs backwards, so that what drifts does so for all."""
     return apis if number % 2 == 0 else apis[::-1]
 
 
-def _database(stage: Stage) -> Database:
+def ingest_database(stage: Stage) -> Database:
     database = stage.database("ingest")
     if not fill.watched(database, "s-"):
         fill.services(database, "s-", SERVICES, due=QUIET_FOR)

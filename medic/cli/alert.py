@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from medic.cli.explain import show_alert_explained
 from medic.cli.output import print_table
 from medic.cli.remote import NAME, Remote, connected, limited
 
@@ -46,6 +47,14 @@ def show_alert(remote: Remote, alert_id: int) -> None:
     if not remote.as_json:
         click.echo()
         print_table(found.get("transitions", []), TRANSITIONS, empty="Nothing happened to it yet.")
+
+
+@alert.command("explain")
+@click.argument("alert_id", metavar="ID", type=click.IntRange(1))
+@connected
+def explain_alert(remote: Remote, alert_id: int) -> None:
+    """Say why an alert opened, who was told and why not, and what started."""
+    show_alert_explained(remote, remote.client.get(f"/v1/alerts/{alert_id}/explain"))
 
 
 @alert.command("ack")

@@ -8,19 +8,24 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from medic.cli.address import Address
+from medic import ratelimit
+from medic.audit_seals import waits_s
 from medic.cli.client import Client
 from medic.cli.findings import Finding, Verdict
+from medic.client.address import Address
 from medic.db import make_engine
 from medic.egress.endpoints import allow_list
+from medic.egress.validation import validate_url
 from medic.errors import Forbidden, MedicError, Unauthenticated
 from medic.migrate import pending
 from medic.partitions import LEAST_AHEAD, days_ahead
 from medic.sandbox import probe
 from medic.settings import Settings
+from medic.telemetry.redaction import redact_url
 from medic.vault import check_key, key_ring
 
 TIMEOUT_S = 3.0
+LATE_SEALS_S = 60.0
 
 
 def check_database(settings: Settings) -> Iterator[Finding]:
@@ -48,6 +53,8 @@ def check_database(settings: Settings) -> Iterator[Finding]:
             yield Finding("migrations", "ok", "none pending")
             yield _partitions(days_ahead(session.connection()))
             yield _secrets_key(session, settings)
+            if settings.audit_keys:
+                yield _seals(waits_s(session.connection()))
             session.rollback()
     except (SQLAlchemyError, UnicodeError) as error:
         yield Finding("database", "fail", f"cannot be used: {database_reason(error)}")
@@ -74,12 +81,22 @@ def check_sandbox(settings: Settings) -> Iterator[Finding]:
 
 
 def check_keys(settings: Settings) -> Iterator[Finding]:
-    """The pepper of the API keys, and the limiter's type, the one setting that may be wrong."""
+    """The pepper of the API keys, who needs no key, and the limiter's type, the one setting that may be wrong."""
     yield _tried("API keys", settings.need_pepper, "MEDIC_API_KEY_PEPPER is set")
-    if settings.rate_limiter_type.strip().lower() not in {"auto", "redis", "memory"}:
+    if not settings.audit_keys:
+        yield Finding("audit log", "warn", "MEDIC_AUDIT_KEY is unset: audit entries are kept, and not sealed")
+    if settings.legacy_keyless:
+        yield Finding(
+            "keyless", "warn", "MEDIC_LEGACY_KEYLESS is true: whoever reaches the API may send and read heartbeats "
+            "by the original's routes",
+        )  # fmt: skip
+    asked = settings.rate_limiter_type.strip().lower()
+    if asked not in ratelimit.TYPES:
         yield Finding(
             "rate limiter", "warn", "MEDIC_RATE_LIMITER_TYPE is none of auto, redis, memory: it is memory"
         )
+    else:
+        yield _tried("rate limiter", lambda: ratelimit.check(settings), f"MEDIC_RATE_LIMITER_TYPE is {asked}")
 
 
 def check_egress(settings: Settings) -> Iterator[Finding]:
@@ -91,6 +108,8 @@ def check_egress(settings: Settings) -> Iterator[Finding]:
         else "the public internet, ports 80, 443, 8443"
     )
     yield _tried("webhooks", lambda: allow_list(settings), what)
+    if settings.watchdog_url is not None:
+        yield _watchdog(settings, settings.watchdog_url.get_secret_value())
 
 
 def check_api(address: Address) -> Iterator[Finding]:
@@ -124,12 +143,29 @@ def database_reason(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
+def _watchdog(settings: Settings, url: str) -> Finding:
+    where = redact_url(url)
+    try:
+        validate_url(url, allow=allow_list(settings))
+    except MedicError:
+        hint = "does it resolve, and does MEDIC_ALLOWED_WEBHOOK_HOSTS let it through?"
+        return Finding("watchdog", "fail", f"{where} may not be pinged: {hint}")
+    return Finding("watchdog", "ok", f"{where} is pinged while Medic works")
+
+
 def _partitions(ahead: int) -> Finding:
     if ahead < 0:
         return Finding("partitions", "fail", "today has none: heartbeats are refused; run `medic migrate`")
     verdict: Verdict = "ok" if ahead >= LEAST_AHEAD else "warn"
     hint = "" if verdict == "ok" else ": a worker on medic.housekeeping makes them; `medic migrate` does too"
     return Finding("partitions", verdict, f"{ahead} days ahead{hint}")
+
+
+def _seals(late_s: float) -> Finding:
+    if late_s > LATE_SEALS_S:
+        text = f"an entry has waited {late_s:.0f} s for its seal: a worker on medic.system with MEDIC_AUDIT_KEY makes them"
+        return Finding("audit log", "warn", text)
+    return Finding("audit log", "ok", "what is older than a minute is sealed; `medic audit verify` reads it")
 
 
 def _secrets_key(session: Session, settings: Settings) -> Finding:

@@ -12,8 +12,8 @@ import requests
 from requests.auth import AuthBase
 
 from medic import __version__
-from medic.cli.address import Address
 from medic.cli.output import printable
+from medic.client.address import Address
 from medic.errors import (
     Conflict,
     Forbidden,
@@ -70,7 +70,7 @@ class _Bearer(AuthBase):
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         if self._key is not None:
-            request.headers["Authorization"] = f"Bearer {self._key.get_secret_value()}"
+            request.headers["Authorization"] = f"Bearer {self._key.reveal()}"
         return request
 
 
@@ -78,8 +78,7 @@ class Client:
     """Calls to one server.  Every one is bounded in time; redirects are not followed."""
 
     def __init__(self, address: Address, *, connect_s: float = CONNECT_S, read_s: float = READ_S) -> None:
-        key = address.key.get_secret_value() if address.key is not None else ""
-        if not key.isascii() or not key.isprintable() or " " in key:
+        if address.key is not None and not address.key.is_sendable():
             raise Unauthenticated("The API key holds characters that no key has; look where it comes from.")
         self.url = address.url
         self._timeout = (connect_s, read_s)

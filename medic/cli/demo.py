@@ -13,16 +13,15 @@ from pathlib import Path
 from typing import Self
 
 import click
-from pydantic import SecretStr
 from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
-from medic.cli.address import Address
 from medic.cli.client import Client
 from medic.cli.demo_scene import Heart, Receiver
 from medic.cli.demo_story import NotSeen, Story
 from medic.cli.up import StopRequests
+from medic.client.address import Address, Key
 from medic.errors import MedicError
 from medic.local.stack import Stack
 from medic.settings import Settings
@@ -90,7 +89,7 @@ def _play(stack: Stack, receiver: Receiver, screen: Screen, requests: StopReques
     stack.start(hurry=requests.hurry)
     assert stack.new_admin_key is not None, "a new folder has a new key"
     screen.tell(f"A Medic of its own runs at {stack.url}")
-    address = Address(stack.url, SecretStr(stack.new_admin_key))
+    address = Address(stack.url, Key(stack.new_admin_key))
     heart = receiver.heart = Heart(Client(address))
     try:
         Story(Client(address), heart, receiver, screen).play()

@@ -24,6 +24,7 @@ _MARKS = {"ok": ("ok  ", "green"), "warn": ("warn", "yellow"), "fail": ("FAIL", 
 @click.option("--name", help="With --worker: only the one of this name.")
 @click.option("--beat", is_flag=True, help="Only: does the beat of this machine tick?  A probe.")
 @click.option("--settings-table", is_flag=True, help="Only: print docs/settings.md.")
+@click.option("--env-example", is_flag=True, help="Only: print .env.example.")
 @click.option("--url", metavar="URL", help="The API; else MEDIC_BASE_URL, else that of ./.medic.")
 @click.option("--key", metavar="KEY", help="The API key or @FILE; else MEDIC_API_KEY, else that of ./.medic.")
 @click.option(
@@ -33,8 +34,8 @@ _MARKS = {"ok": ("ok  ", "green"), "warn": ("warn", "yellow"), "fail": ("FAIL", 
 )
 @click.option("--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
 def doctor(
-    worker: bool, name: str | None, beat: bool, settings_table: bool, url: str | None, key: str | None,
-    data_dir: Path | None, output: str,
+    worker: bool, name: str | None, beat: bool, settings_table: bool, env_example: bool, url: str | None,
+    key: str | None, data_dir: Path | None, output: str,
 ) -> None:  # fmt: skip
     """Show the settings that are in force (secrets masked), and check every connection.
 
@@ -46,6 +47,11 @@ def doctor(
         from medic.cli.settings_table import settings_document  # noqa: PLC0415 - a probe needs none of it
 
         click.echo(settings_document(), nl=False)
+        return
+    if env_example:
+        from medic.cli import settings_table as table  # noqa: PLC0415 - a probe needs none of it
+
+        click.echo(table.env_example(), nl=False)
         return
     if worker or beat:
         found = [*(_probe("worker", name) if worker else []), *(_probe("beat", None) if beat else [])]
@@ -90,7 +96,7 @@ def _examine(
     settings: Settings, *, url: str | None, key: str | None, data_dir: Path | None
 ) -> Iterator[Finding]:
     from medic.cli import checks, redis_checks  # noqa: PLC0415 - a probe needs none of it
-    from medic.cli.address import find_address  # noqa: PLC0415 - see above
+    from medic.client.address import find_address  # noqa: PLC0415 - see above
     from medic.errors import MedicError  # noqa: PLC0415 - see above
 
     yield from checks.check_database(settings)

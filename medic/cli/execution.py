@@ -66,8 +66,10 @@ def show_execution(remote: Remote, execution_id: UUID, follow: bool) -> None:
         follow_execution(remote, str(execution_id))
         return
     found = remote.client.get(f"/v1/executions/{execution_id}")
-    remote.show(found, leave_out=("steps", "approval"))
+    remote.show(found, leave_out=("steps", "approval", "lock"))
     if not remote.as_json:
+        if lock := found.get("lock"):
+            click.echo(_lock(lock, found["id"]))
         if question := found.get("approval"):
             click.echo(f"waits for approval {question['id']}: `medic approve {question['id']}`")
         click.echo()
@@ -141,6 +143,13 @@ def changes(found: dict[str, Any], told: dict[str, str]) -> list[str]:
         lines.append(f"execution: {found['state']}{waits}")
     told[""] = found["state"]
     return lines
+
+
+def _lock(lock: dict[str, Any], mine: str) -> str:
+    name, holder = cell(lock["name"]), lock["held_by"]
+    if holder == mine:
+        return f"holds the lock {name} until it ends"
+    return f"waits for the lock {name}" + (f", which execution {holder} holds" if holder else "")
 
 
 def _step(step: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from medic.cli.local_environ import local_environ
 from medic.cli.remote import Remote, connected, limited
 from medic.errors import Forbidden, Invalid, MedicError, Misconfigured, Unauthenticated, Unavailable
 from medic.settings import Settings
-from medic.times import format_time, parse_duration
+from medic.times import format_duration, format_time, parse_duration
 
 COLUMNS = (
     ("ID", "id"),
@@ -25,13 +25,14 @@ COLUMNS = (
     ("SERVICES", "service_patterns"),
     ("CREATED", "created_at"),
     ("EXPIRES", "expires_at"),
+    ("USED", "last_used_at"),
     ("REVOKED", "revoked_at"),
 )
 
 
 @click.group()
 def key() -> None:
-    """Make, list and revoke API keys."""
+    """Make, list, rotate and revoke API keys."""
 
 
 @key.command("create")
@@ -39,11 +40,11 @@ def key() -> None:
 @click.option("--scope", "scopes", multiple=True, help="What it may do; may be given several times.")
 @click.option("--name", help="Whose it is, or what for.")
 @click.option("--service-pattern", "patterns", multiple=True, help="Only for services like this, as 'db-*'.")
-@click.option("--expires", help="It ends after this time, as 90d.")
+@click.option("--expires-in", help="It ends after this time, as 90d.")
 @connected
 def create_key(
     remote: Remote, admin: bool, scopes: tuple[str, ...], name: str | None, patterns: tuple[str, ...],
-    expires: str | None,
+    expires_in: str | None,
 ) -> None:  # fmt: skip
     """Make an API key and print it, this once.
 
@@ -54,9 +55,7 @@ def create_key(
         raise click.UsageError("Say what it may do: --admin, or --scope once or more.")
     if admin and patterns:
         raise click.UsageError("An admin key is for every service: leave --service-pattern out.")
-    lifetime = parse_duration(expires, path="--expires") if expires else None
-    if lifetime == timedelta(0):
-        raise Invalid.at("--expires", "is no time at all")
+    lifetime = _lifetime(expires_in)
     title = name or ("admin" if admin else "key")
     try:
         made = _over_api(remote, title, ["admin"] if admin else list(scopes), patterns, lifetime)
@@ -64,11 +63,7 @@ def create_key(
         if not admin:
             raise
         made = _in_database(remote.data_dir, title, lifetime, refused)
-    if remote.as_json:
-        remote.show(made)
-        return
-    click.echo(f"Key {made['id']} ({title}) is made; its text is shown this once:", err=True)
-    click.echo(made["key"])
+    _show_new(remote, made, f"Key {made['id']} ({title}) is made")
 
 
 @key.command("list")
@@ -77,6 +72,28 @@ def create_key(
 def list_keys(remote: Remote, limit: int) -> None:
     """List API keys, without their texts."""
     remote.show_items(remote.client.items("/v1/keys", limit=limit), COLUMNS, empty="No keys.")
+
+
+@key.command("rotate")
+@click.argument("key_id", metavar="ID")
+@click.option("--overlap", default="24h", show_default=True, help="How long both keys work, 30d at the most.")
+@click.option(
+    "--expires-in",
+    help="The new key ends after this time; else it lasts as long as the old one was made for.",
+)
+@connected
+def rotate_key(remote: Remote, key_id: str, overlap: str, expires_in: str | None) -> None:
+    """Replace an API key by a new one that may do the same, and print that, this once.
+
+    The old key ends after the overlap, or sooner if it would; --overlap 0 ends it at once.
+    """
+    body = {"overlap": format_duration(parse_duration(overlap, path="--overlap"))}
+    if (lifetime := _lifetime(expires_in)) is not None:
+        body["expires_in"] = format_duration(lifetime)
+    made = remote.client.call("POST", f"/v1/keys/{part(key_id)}/rotate", json=body).body
+    _show_new(
+        remote, made, f"Key {made['id']} replaces {key_id}, which ends at {made['replaced_expires_at']}"
+    )
 
 
 @key.command("revoke")
@@ -88,6 +105,22 @@ def revoke_key(remote: Remote, key_id: str) -> None:
     remote.say(f"Key {key_id} is revoked.", {"id": key_id, "revoked": True})
 
 
+def _lifetime(text: str | None) -> timedelta | None:
+    lifetime = parse_duration(text, path="--expires-in") if text else None
+    if lifetime == timedelta(0):
+        raise Invalid.at("--expires-in", "is no time at all")
+    return lifetime
+
+
+def _show_new(remote: Remote, made: dict[str, Any], line: str) -> None:
+    """Print a new key: only its text goes to standard output."""
+    if remote.as_json:
+        remote.show(made)
+        return
+    click.echo(f"{line}; the new key's text is shown this once:", err=True)
+    click.echo(made["key"])
+
+
 def _over_api(
     remote: Remote, name: str, scopes: list[str], patterns: tuple[str, ...], lifetime: timedelta | None
 ) -> dict[str, Any]:
@@ -95,7 +128,7 @@ def _over_api(
     if patterns:
         body["service_patterns"] = list(patterns)
     if lifetime is not None:
-        body["expires_at"] = format_time(datetime.now(UTC) + lifetime)
+        body["expires_in"] = format_duration(lifetime)
     made: dict[str, Any] = remote.client.call("POST", "/v1/keys", json=body).body
     return made
 
@@ -121,7 +154,7 @@ def _in_database(
     def make(session: Session) -> tuple[str, SecretStr, str | None]:
         now = database_now(session)
         ends = now + lifetime if lifetime is not None else None
-        actor = audit.Actor("shell", _user())
+        actor = audit.Actor("shell", user_name())
         made = make_key(
             session, name=name, scopes=["admin"], pepper=pepper, actor=actor, now=now, expires_at=ends
         )
@@ -143,7 +176,8 @@ def _in_database(
     }
 
 
-def _user() -> str:
+def user_name() -> str:
+    """Who sits at this shell."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user without a name

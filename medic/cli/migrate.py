@@ -6,13 +6,16 @@ import click
 
 from medic.db import make_engine
 from medic.errors import Unavailable
-from medic.migrate import pending, upgrade
+from medic.migrate import LaterDatabase, pending, upgrade
 from medic.settings import current
 
 
 @click.command()
 @click.option("--check", is_flag=True, help="Change nothing; end with 1 when migrations are pending.")
-def migrate(check: bool) -> None:
+@click.option(
+    "--or-later", is_flag=True, help="A database of a later version is fine: this version was rolled back to."
+)
+def migrate(check: bool, or_later: bool) -> None:
     """Bring the database to this version; several at once wait for one another.
 
     It reads the same settings as the processes: MEDIC_DATABASE_URL, DATABASE_URL, or DB_HOST with its parts.
@@ -28,6 +31,12 @@ def migrate(check: bool) -> None:
             _tell(missing)
             return
         upgrade(url)
+    except LaterDatabase:
+        # Later migrations only add, so this version goes on working; a rollback must not wait for a newer one.
+        if not or_later:
+            raise
+        click.echo("The database is of a later version; nothing to do.")
+        return
     except OperationalError as error:
         raise Unavailable(f"The database cannot be reached: {database_reason(error)}") from None
     click.echo(f"The database is up to date ({len(missing)} migrations run).")

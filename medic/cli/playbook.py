@@ -12,6 +12,7 @@ import click
 from medic.cli import problem_line
 from medic.cli.client import part
 from medic.cli.execution import follow_execution
+from medic.cli.output import print_table
 from medic.cli.remote import NAME, Remote, connected, limited
 from medic.errors import Invalid, Misconfigured, Problem
 from medic.settings import current
@@ -22,6 +23,7 @@ COLUMNS = (
     ("DESCRIPTION", "description"),
     ("CHANGED", "updated_at"),
 )
+TRIED = (("STEP", "name"), ("TYPE", "type"), ("WOULD DO", "does"), ("", "said"))
 FILE = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
 
 
@@ -125,6 +127,28 @@ def start_playbook(
         follow_execution(remote, started["id"])
 
 
+@playbook.command("dry-run")
+@click.argument("name", type=NAME)
+@click.option("--service", type=NAME, help="The service that it would be for.")
+@click.option(
+    "--var", "pairs", metavar="NAME=VALUE", multiple=True, help="A variable; may be given several times."
+)
+@connected
+def dry_run(remote: Remote, name: str, service: str | None, pairs: tuple[str, ...]) -> None:
+    """Try a playbook: each step as it would act.  Nothing is started or sent; ends with 1 when a step would be stopped."""
+    body: dict[str, Any] = {"variables": dict(_pair(pair) for pair in pairs)}
+    if service:
+        body["service"] = service
+    tried = remote.client.call("POST", f"{_path(name)}/dry-run", json=body).body
+    if remote.as_json:
+        remote.show(tried)
+    else:
+        print_table([_tried(step) for step in tried["steps"]], TRIED, empty="No steps.")
+        click.echo(f"Started now it would be {tried['now']}{f': {why}' if (why := tried['why']) else '.'}")
+    if not tried["fine"]:
+        raise SystemExit(1)
+
+
 @playbook.command("delete")
 @click.argument("name", type=NAME)
 @connected
@@ -158,6 +182,15 @@ def tell_problems(file: Path, error: Invalid) -> None:
 def _warn(file: Path, warnings: tuple[Problem, ...]) -> None:
     for problem in warnings:
         click.echo(f"{_at(file, problem)} (a warning)", err=True)
+
+
+def _tried(step: dict[str, Any]) -> dict[str, Any]:
+    said = " ".join(step["problems"])
+    if not said and step["skipped"]:
+        said = "skipped: its condition does not hold"
+    elif not said and step["needs"]:
+        said = f"fine, as far as it is known before {', '.join(step['needs'])}"
+    return step | {"does": step["shown"], "said": said or "fine"}
 
 
 def _at(file: Path, problem: Problem) -> str:

@@ -13,6 +13,7 @@ import click
 from medic import liveness
 from medic.local.components import QUEUES
 from medic.settings import Settings, current
+from medic.telemetry import GRANIAN_LOGS
 from medic.telemetry.multiprocess import VARIABLE
 
 _CELERY = ("-m", "celery", "--app", "medic_tasks.app:app", "--quiet")
@@ -89,7 +90,7 @@ def api_arguments(settings: Settings) -> list[str]:
     return [
         "-m", "granian", "--interface", "wsgi", "--host", settings.host, "--port", str(settings.port),
         "--workers", str(settings.api_workers), "--blocking-threads", str(settings.api_threads),
-        "--no-ws", "--no-access-log", "--log-level", _granian_level(settings),
+        "--no-ws", "--no-access-log", "--log-level", _granian_level(settings), "--log-config", str(GRANIAN_LOGS),
         "--respawn-failed-workers", "--workers-kill-timeout", "15", "medic_api.wsgi:app",
     ]  # fmt: skip
 

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 
 import click
 
-from medic.cli.address import find_address
 from medic.cli.client import Client, Listed
 from medic.cli.output import Columns, print_fields, print_json, print_table
+from medic.client.address import find_address
 
 R = TypeVar("R")
 

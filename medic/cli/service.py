@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 import click
 
 from medic.cli.client import part
+from medic.cli.explain import show_service_explained
+from medic.cli.output import print_table
 from medic.cli.remote import NAME, Remote, connected, limited
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -20,6 +22,15 @@ COLUMNS = (
     ("LAST SUCCESS", "last_success_at"),
     ("FAILURES", "consecutive_failures"),
     ("PRIORITY", "priority"),
+)
+DAYS = (
+    ("DAY", "day"),
+    ("UPTIME %", "uptime_percent"),
+    ("UP S", "up_s"),
+    ("DOWN S", "down_s"),
+    ("UNKNOWN S", "unknown_s"),
+    ("ALERTS", "alerts"),
+    ("HEARTBEATS", "heartbeats"),
 )
 SCHEDULE = ("every", "cron", "on_calendar", "at_least", "within")
 POLICY = (
@@ -89,6 +100,39 @@ def list_services(remote: Remote, status: str | None, tag: str | None, limit: in
 def show_service(remote: Remote, name: str) -> None:
     """Show a service: how it is watched, and how it is."""
     remote.show(remote.client.get(_path(name)))
+
+
+@service.command("explain")
+@click.argument("name", type=NAME)
+@click.option(
+    "--at", metavar="TIME", help="A time with an offset, as 2026-11-23T03:17:00Z; now, unless said."
+)
+@connected
+def explain_service(remote: Remote, name: str, at: str | None) -> None:
+    """Say why a service is as it is, or was at a time: each rule's verdict, and what it was judged by."""
+    show_service_explained(remote, remote.client.get(f"{_path(name)}/explain", at=at))
+
+
+@service.command("stats")
+@click.argument("name", type=NAME)
+@click.option(
+    "--days",
+    type=click.IntRange(1, 400),
+    default=30,
+    show_default=True,
+    help="How many days back, today too.",
+)
+@connected
+def show_statistics(remote: Remote, name: str, days: int) -> None:
+    """Show how a service was: uptime, alerts and heartbeats by day in UTC, and how long its runs take."""
+    found = remote.client.get(f"{_path(name)}/stats", days=days)
+    if remote.as_json:
+        remote.show(found)
+        return
+    runs = {f"runs {key}": value for key, value in found["runs"].items()}
+    remote.show(found | runs, leave_out=("runs", "days"))
+    click.echo()
+    print_table(found["days"], DAYS, empty="No days yet.")
 
 
 @service.command("create")

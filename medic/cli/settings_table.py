@@ -11,6 +11,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from medic.settings import Settings
+from medic.telemetry.redaction import redact_url
 
 NOT_USED = "Read, not used by this version yet."
 HIDDEN = "(set, not shown)"
@@ -28,6 +29,18 @@ force, without the secrets.
 
 The command line itself reads `MEDIC_BASE_URL` and `MEDIC_API_KEY` (or `MEDIC_API_KEY_FILE`) to know its server.
 """
+
+_ENV_INTRODUCTION = """\
+# Every variable that Medic reads; written by `medic doctor --env-example`, and a test compares it with the code.
+#
+# Copy it to .env and fill in what should differ: an empty value means the default. docker/compose.yaml takes its
+# values from there; Medic itself reads its environment, never a file. What is marked (secret) may come from a
+# file instead, which <NAME>_FILE names.
+"""
+_ENV_TITLES = {
+    "database": "Database", "redis": "Redis", "api": "Application", "monitoring": "Worker: monitoring",
+    "retention": "Worker: retention", "playbooks": "Worker: playbooks", "notifications": "Slack and PagerDuty",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +100,20 @@ def settings_document() -> str:
     return "\n".join(lines) + "\n"
 
 
+def env_example() -> str:
+    """``.env.example``."""
+    lines = [_ENV_INTRODUCTION.rstrip()]
+    section = None
+    for variable in variables():
+        if variable.section != section:
+            section = variable.section
+            lines += ["", f"# --- {_ENV_TITLES.get(section, section.capitalize())}"]
+        default = f" Default: {variable.default}" if variable.default else ""
+        secret = " (secret)" if variable.is_secret else ""
+        lines += [f"# {variable.help}{default}{secret}", f"{variable.name}="]
+    return "\n".join(lines) + "\n"
+
+
 def in_force(settings: Settings, environ: Mapping[str, str]) -> list[InForce]:
     """What holds here, secrets masked."""
     return [
@@ -120,6 +147,8 @@ def masked_url(url: str) -> str:
 def _shown(variable: Variable, value: Any) -> str:
     if isinstance(value, SecretStr):
         text = value.get_secret_value()
+        if variable.name == "MEDIC_WATCHDOG_URL":
+            return redact_url(text)  # its path is what proves who pings
         return masked_url(text) if variable.name.endswith("_URL") else HIDDEN
     return _plain(value)
 

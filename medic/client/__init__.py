@@ -19,7 +19,7 @@ kept on disk (`spool`), and sent later with the time at which it happened.
 
 program, beat                   what programs use: `Medic`, `Run`, `Beat`
 address, heartbeat, exchange    whom to tell, what, and one try at it
-spool, courier, report          what waits on disk; who takes it away; the signals of one run
+spool, loads, courier, report   what waits on disk; by the request; who takes it away; the signals of one run
 notices                         what is worth a word, and how it is said
 naming, launch, relay, watch    the job behind `medic run`: its name, its start, its output, its signals
 """

@@ -1,4 +1,4 @@
-"""One try to hand a signal to Medic, with a hard limit in time, and what its answer means.
+"""One try to hand signals to Medic, with a hard limit in time, and what its answer means.
 
 The imports of HTTP and TLS happen in the thread that sends: together they cost more than all the rest of this
 package, and the job should not wait for them.
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -19,9 +19,18 @@ from medic.client.address import Address
 if TYPE_CHECKING:
     from email.message import Message
 
+    Reader = Callable[[int, Message, bytes], "Answer"]
+
 PATH = "/v1/heartbeats"
-_MOST_BYTES = 65_536
+BATCH_PATH = "/v1/heartbeats/batch"
+BATCH_ITEMS = 100
+"""Batches up to this size share the way of single signals in Medic."""
+BATCH_BYTES = 60_000
+"""Nor is a body of this size a large one there."""
+_MOST_BYTES = 262_144
+"""Of an answer; the longest that is read is a batch's, with some 300 bytes for each signal."""
 _UNASKED_WAIT_S = 5.0
+_NOT_NOW = frozenset({408, 425, 429, 502, 503, 504})
 
 
 class Verdict(Enum):
@@ -42,28 +51,48 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """``retry_after``: seconds, as far as Medic said; ``status``: None when no answer came."""
+    """``retry_after``: seconds, as far as Medic said; ``status``: None when no answer came.
+
+    ``items`` are the answers to each signal of a batch, in its order; none when it was refused as a whole.
+    """
 
     verdict: Verdict
     text: str
     status: int | None = None
     retry_after: float | None = None
+    items: tuple[Answer, ...] = ()
 
 
 def post(address: Address, body: Mapping[str, Any], *, within: float) -> Answer:
-    """Send one signal; returns in ``within`` seconds, whatever the network does.
+    """Send one signal; returns in ``within`` seconds, whatever the network does."""
+    return _bounded(address, PATH, body, read_answer, within)
 
-    A name server or an answer that comes byte by byte is under no socket timeout, so that the exchange has a
-    thread of its own.  One that is given up may still arrive: the signal's ``id`` makes that harmless.
+
+def post_batch(address: Address, bodies: Sequence[Mapping[str, Any]], *, within: float) -> Answer:
+    """Send several signals in one request; as long as `post`."""
+
+    def read(status: int, headers: Message, content: bytes) -> Answer:
+        return read_batch_answer(status, headers, content, len(bodies))
+
+    return _bounded(address, BATCH_PATH, list(bodies), read, within)
+
+
+def _bounded(address: Address, path: str, body: object, read: Reader, within: float) -> Answer:
+    """An exchange in a thread of its own.
+
+    A name server or an answer that comes byte by byte is under no socket timeout.  An exchange that is given
+    up may still arrive: the signals' ids make that harmless.
     """
     found: list[Answer] = []
     thread = threading.Thread(
-        target=lambda: found.append(_exchange(address, body, within)), name="medic-exchange", daemon=True
+        target=lambda: found.append(_exchange(address, path, body, read, within)),
+        name="medic-exchange",
+        daemon=True,
     )
     try:
         thread.start()
-    except RuntimeError:  # no more threads here
-        return _exchange(address, body, within)
+    except RuntimeError:  # no more threads here, or the interpreter is at its end
+        return _exchange(address, path, body, read, within)
     thread.join(within)
     return found[0] if found else Answer(Verdict.AWAY, f"did not answer within {within:.3g} s")
 
@@ -77,7 +106,7 @@ def load() -> None:
     import urllib.request  # noqa: F401, PLC0415
 
 
-def _exchange(address: Address, body: Mapping[str, Any], timeout: float) -> Answer:
+def _exchange(address: Address, path: str, body: object, read: Reader, timeout: float) -> Answer:
     import urllib.error  # noqa: PLC0415 - see the module's docstring
     import urllib.request  # noqa: PLC0415
 
@@ -89,19 +118,19 @@ def _exchange(address: Address, body: Mapping[str, Any], timeout: float) -> Answ
 
     headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "medic-client"}
     if address.key:
-        headers["Authorization"] = f"Bearer {address.key}"
+        headers["Authorization"] = f"Bearer {address.key.reveal()}"
     # A proxy of the network cannot reach our own loopback; elsewhere the environment's is right.
     handlers = [StaysHere(), *([urllib.request.ProxyHandler({})] if _is_loopback(address.url) else [])]
     try:
         request = urllib.request.Request(  # noqa: S310 - the address is checked: http or https
-            address.url + PATH, json.dumps(body).encode(), headers, method="POST"
+            address.url + path, json.dumps(body).encode(), headers, method="POST"
         )
         try:
             with urllib.request.build_opener(*handlers).open(request, timeout=timeout) as reply:
-                return read_answer(reply.status, reply.headers, reply.read(_MOST_BYTES))
+                return read(reply.status, reply.headers, reply.read(_MOST_BYTES))
         except urllib.error.HTTPError as error:
             with error:
-                return read_answer(error.code, error.headers, error.read(_MOST_BYTES))
+                return read(error.code, error.headers, error.read(_MOST_BYTES))
     except Exception as error:  # noqa: BLE001 - whatever a strange server makes of the standard library
         return Answer(Verdict.AWAY, f"cannot be reached ({_reason(error)})")
 
@@ -112,27 +141,61 @@ def read_answer(status: int, headers: Message, content: bytes) -> Answer:
     Only JSON is Medic's: a login page or an ingress without a backend answers 200 and 404 too, and would
     otherwise empty the spool.
     """
-    try:
-        body = json.loads(content)
-    except ValueError:
-        body = None
-    if not isinstance(body, dict):
+    body = _object(content)
+    if body is None:
         return Answer(Verdict.AWAY, f"answers {status}, but not as Medic does", status)
+    verdict = _verdict(status)
+    if verdict is Verdict.AWAY:
+        waits = headers.get("Retry-After", "").strip()
+        wait = float(waits) if waits.isascii() and waits.isdigit() else _UNASKED_WAIT_S
+        return Answer(verdict, f"cannot take it now ({status})", status, min(wait, 3600.0))
+    if verdict is Verdict.BROKEN:
+        return Answer(verdict, f"answered {status}", status)
     text = str(body.get("detail") or body.get("title") or f"answered {status}")
     for problem in body.get("problems") or ():
         if isinstance(problem, dict):
             text += f" {problem.get('path', '')}: {problem.get('message', '')};"
-    text = text.rstrip(";")
+    return Answer(verdict, text.rstrip(";"), status)
+
+
+def read_batch_answer(status: int, headers: Message, content: bytes, count: int) -> Answer:
+    """What an answer means for each of ``count`` signals."""
+    whole = read_answer(status, headers, content)
+    if whole.verdict is not Verdict.STORED:
+        return whole
+    try:
+        items = tuple(_item(item) for item in (_object(content) or {})["items"])
+    except (KeyError, TypeError, ValueError):
+        items = ()
+    if len(items) != count:
+        return Answer(Verdict.AWAY, f"answers {status}, but not as Medic does", status)
+    return replace(whole, items=items)
+
+
+def _item(item: Mapping[str, Any]) -> Answer:
+    status = int(item["status"])
+    verdict = _verdict(status)
+    if verdict is Verdict.AWAY:
+        return Answer(verdict, f"cannot take it now ({status})", status)
+    return Answer(verdict, str(item.get("detail") or f"answered {status}"), status)
+
+
+def _verdict(status: int) -> Verdict:
     if 200 <= status < 300:
-        return Answer(Verdict.STORED, text, status)
-    if status in {408, 425, 429, 502, 503, 504} or status < 400:
-        waits = headers.get("Retry-After", "").strip()
-        wait = float(waits) if waits.isascii() and waits.isdigit() else _UNASKED_WAIT_S
-        return Answer(Verdict.AWAY, f"cannot take it now ({status})", status, min(wait, 3600.0))
+        return Verdict.STORED
+    if status < 400 or status in _NOT_NOW:
+        return Verdict.AWAY
     if status >= 500:
-        return Answer(Verdict.BROKEN, f"answered {status}", status)
-    verdict = {401: Verdict.BAD_KEY, 403: Verdict.FORBIDDEN}.get(status, Verdict.REFUSED)
-    return Answer(verdict, text, status)
+        return Verdict.BROKEN
+    return {401: Verdict.BAD_KEY, 403: Verdict.FORBIDDEN}.get(status, Verdict.REFUSED)
+
+
+def _object(content: bytes) -> dict[str, Any] | None:
+    try:
+        body = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    return body if isinstance(body, dict) else None
 
 
 def _is_loopback(url: str) -> bool:

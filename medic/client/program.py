@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, cast
 
+from medic.client import exchange
 from medic.client.address import find_address
 from medic.client.courier import TRY_S, Courier, Fate
 from medic.client.heartbeat import MAX_METRICS, Heartbeat, clock, new_id, usable_metric
@@ -64,11 +65,19 @@ class Medic:
         :param occurred_at: when it happened, with a zone; now, if not given.
         :returns: whether Medic has stored it; if not, it waits in the spool.
         """
-        signal = Heartbeat(
-            service=service, status=status, occurred_at=occurred_at or clock(), run_id=run_id,
-            duration_ms=duration_ms, exit_code=exit_code, message=message, metrics=self._usable(metrics or {}),
-        )  # fmt: skip
-        return self.courier().deliver(signal) is Fate.SENT
+        try:
+            exchange.load()
+            signal = Heartbeat(
+                service=service, status=status, occurred_at=occurred_at or clock(), run_id=run_id,
+                duration_ms=duration_ms, exit_code=exit_code, message=message,
+                metrics=self._usable(metrics or {}),
+            )  # fmt: skip
+            return self.courier().deliver(signal) is Fate.SENT
+        except Exception as error:  # noqa: BLE001 - a wrong argument is no reason to stop the program either
+            self.tell(
+                Notice.REJECTED, f"A signal of {service} cannot be sent: {type(error).__name__}: {error}"
+            )
+            return False
 
     def run(self, service: str, *, run_id: str | None = None, report_error: bool = True) -> Run:
         """A run of a job, as a context manager.
@@ -104,7 +113,7 @@ class Medic:
                 self.tell(Notice.NO_SERVER, f"Signals of this program are not sent: {error}")
             folder = default_folder(os.environ) if self._spool is True else self._spool
             spool = Spool(Path(folder)) if folder else None
-            self._made = Courier(address, spool, self.tell)
+            self._made = Courier(address, spool, self.tell, wants_spool=self._spool is not False)
         return self._made
 
     def _awaited(
@@ -169,6 +178,7 @@ class Run:
         self.message = message if message is not None else self.message
 
     def __enter__(self) -> Self:
+        exchange.load()  # here, as the block may fork
         self._pid = os.getpid()
         self._began = time.monotonic()
         self._report.start(Heartbeat(self.service, "start", clock(), run_id=self.id))

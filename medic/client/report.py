@@ -71,7 +71,7 @@ class RunReport:
                 if fate is not Fate.LOST:
                     break
                 self._over.wait(max(_PAUSE_S, courier.pause))  # no spool: all there is to do is to try again
-            courier.persist(first=self._own, until=until, stop=self._over)
+            courier.persist(first=self._own, until=until, stop=self._over, for_first=True)
         finally:
             self._over.set()
 

@@ -1,7 +1,7 @@
 """Signals that wait on disk until Medic can take them.
 
-One file for each, named by its time and its id, written whole or not at all.  A sender holds the file's own
-lock, so that any number of runs may empty one spool and none sends what another is sending.
+One file for each, named by its time and its id, written whole or not at all.  Any number of runs may put
+signals into one spool; one at a time empties it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 from medic.client.heartbeat import Heartbeat
 
 MAX_FILES = 5_000
-"""At 12 kB at most each: no more than 60 MB."""
+MAX_BYTES = 64 * 1_048_576
 MAX_REJECTED = 1_000
 MAX_AGE = timedelta(days=30)
 _DRAFT_AGE = timedelta(hours=1)
@@ -32,6 +32,16 @@ class Spooled:
 
     heartbeat: Heartbeat
     url: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """Signals that were lost to the bounds of a spool: how many, whose (the first few), and when they happened."""
+
+    count: int = 0
+    services: tuple[str, ...] = ()
+    first: datetime | None = None
+    last: datetime | None = None
 
 
 def default_folder(environ: Mapping[str, str]) -> Path | None:
@@ -50,10 +60,18 @@ def default_folder(environ: Mapping[str, str]) -> Path | None:
 class Spool:
     """A folder of waiting signals; ``rejected/`` in it holds those that Medic will never take, with why."""
 
-    def __init__(self, folder: Path, *, max_files: int = MAX_FILES, max_age: timedelta = MAX_AGE) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        max_files: int = MAX_FILES,
+        max_bytes: int = MAX_BYTES,
+        max_age: timedelta = MAX_AGE,
+    ) -> None:
         self.folder = folder
         self.rejected = folder / "rejected"
         self._max_files = max_files
+        self._max_bytes = max_bytes
         self._max_age = max_age
 
     def put(self, heartbeat: Heartbeat, url: str | None) -> str:
@@ -76,21 +94,45 @@ class Spool:
         return _time_of(names[0]) if names else None
 
     @contextmanager
-    def claim(self, name: str) -> Iterator[Spooled | None]:
-        """Hold a file while it is sent; None when somebody else has it, or had it, or it is damaged."""
-        path = self.folder / name
+    def sole_sender(self) -> Iterator[bool]:
+        """Be the one who empties the spool; False when somebody else is, or when there is no spool."""
         try:
-            held = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            held = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError:
-            yield None
+            yield False
             return
-        with open(held, "rb") as file:  # noqa: PTH123 - a descriptor
-            spooled = None
-            with suppress(OSError):
+        _HELD.add(held)
+        try:
+            is_sole = True
+            try:
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.fstat(held).st_nlink:  # else it was sent between the listing and the lock
-                    spooled = self._read(name, file.read())
-            yield spooled
+            except BlockingIOError:
+                is_sole = False
+            except OSError:
+                pass  # a file system without locks: the signals' ids make a second sender harmless
+            yield is_sole
+        finally:
+            if held in _HELD:  # else this is a forked child, which closed it
+                _HELD.discard(held)
+                with suppress(OSError):
+                    fcntl.flock(held, fcntl.LOCK_UN)  # in a child's copy, too, that is not closed yet
+                os.close(held)
+
+    def read(self, name: str) -> Spooled | None:
+        """What a file holds; None when it is gone, or damaged, which sets it aside."""
+        try:
+            content = (self.folder / name).read_bytes()
+        except OSError:
+            return None
+        try:
+            found = json.loads(content)
+            return Spooled(Heartbeat.from_record(found["heartbeat"]), found["url"])
+        except Exception:  # noqa: BLE001 - whatever a damaged file brings
+            # Out of the way, but not thrown away: somebody may want to know what it was.
+            with suppress(OSError):
+                self.rejected.mkdir(mode=0o700, exist_ok=True)
+                (self.folder / name).rename(self.rejected / name)
+            return None
 
     def remove(self, name: str) -> None:
         """It was sent."""
@@ -110,13 +152,26 @@ class Spool:
             with suppress(OSError):
                 (self.rejected / old).unlink()
 
-    def trim(self, now: datetime) -> int:
-        """Drop what is too old, and the oldest of what is too much; returns how many signals were lost."""
-        names = self.waiting()
-        surplus = names[: max(0, len(names) - self._max_files)]
-        aged = [name for name in names[len(surplus) :] if now - _time_of(name) > self._max_age]
-        for name in [*surplus, *aged]:
-            self.remove(name)
+    def trim(self, now: datetime) -> Dropped:
+        """Drop what is too old, and the oldest of what is too much; returns what was lost."""
+        waiting = self._sizes()
+        left, size = len(waiting), sum(size for _, size in waiting)
+        lost: list[tuple[str, str | None]] = []
+        for name, bytes_ in waiting:
+            if left <= self._max_files and size <= self._max_bytes and now - _time_of(name) <= self._max_age:
+                break  # the oldest come first
+            left, size = left - 1, size - bytes_
+            spooled = self.read(name) if len(lost) < _TOLD else None
+            with suppress(OSError):  # somebody else dropped it, or sent it
+                (self.folder / name).unlink()
+                lost.append((name, spooled.heartbeat.service if spooled else None))
+        self._tidy(now)
+        if not lost:
+            return Dropped()
+        services = dict.fromkeys(service for _, service in lost if service)
+        return Dropped(len(lost), tuple(services), _time_of(lost[0][0]), _time_of(lost[-1][0]))
+
+    def _tidy(self, now: datetime) -> None:
         for name in _names(self.rejected):
             if now - _time_of(name) > self._max_age:
                 with suppress(OSError):
@@ -125,18 +180,29 @@ class Spool:
             with suppress(OSError):
                 if now.timestamp() - draft.stat().st_mtime > _DRAFT_AGE.total_seconds():
                     draft.unlink()
-        return len(surplus) + len(aged)
 
-    def _read(self, name: str, content: bytes) -> Spooled | None:
-        try:
-            found = json.loads(content)
-            return Spooled(Heartbeat.from_record(found["heartbeat"]), found["url"])
-        except Exception:  # noqa: BLE001 - whatever a damaged file brings
-            # Out of the way, but not thrown away: somebody may want to know what it was.
+    def _sizes(self) -> list[tuple[str, int]]:
+        sizes = []
+        for name in self.waiting():
             with suppress(OSError):
-                self.rejected.mkdir(mode=0o700, exist_ok=True)
-                (self.folder / name).rename(self.rejected / name)
-            return None
+                sizes.append((name, (self.folder / name).stat().st_size))
+        return sizes
+
+
+_TOLD = 100
+"""Of so many dropped signals at most the services are looked up."""
+_HELD: set[int] = set()
+
+
+def _let_go() -> None:
+    """A lock is the open file's: a child that kept our copy would hold it for as long as it lives."""
+    for held in list(_HELD):
+        with suppress(OSError):
+            os.close(held)
+    _HELD.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 def _name_of(heartbeat: Heartbeat) -> str:

@@ -4,6 +4,7 @@ a process that took the number of a job that is over.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -18,6 +19,8 @@ FORWARDED = (
     signal.SIGQUIT,
     signal.SIGUSR1,
     signal.SIGUSR2,
+    signal.SIGTSTP,
+    signal.SIGCONT,
 )
 KILL_AFTER_S = 10.0
 """Between the SIGTERM and the SIGKILL of a job that runs for too long."""
@@ -34,6 +37,7 @@ class HeldSignals:
     def __init__(self) -> None:
         self.heard = {number for number in FORWARDED if signal.getsignal(number) is not signal.SIG_IGN}
         self._waited_for = self.heard | {signal.SIGCHLD, signal.SIGALRM}
+        self._stops = {signal.SIGTSTP, signal.SIGCONT}
         for number in (signal.SIGCHLD, signal.SIGALRM):
             # If who started us ignores them, the kernel would drop them, and reap the job without a word.
             signal.signal(number, _nothing)
@@ -43,7 +47,11 @@ class HeldSignals:
         """Wait for a signal; true when the kernel sent it, as for a key of the terminal."""
         if sys.platform == "darwin":
             number = signal.sigwait(self._waited_for)
-            return number, number in {signal.SIGINT, signal.SIGQUIT}  # who sent it is not told there
+            return number, number in {
+                signal.SIGINT,
+                signal.SIGQUIT,
+                signal.SIGTSTP,
+            }  # who sent it is not told there
         seen = signal.sigwaitinfo(self._waited_for)
         return seen.si_signo, seen.si_code > 0  # 0 and less: kill(2) and its like; see sigaction(2)
 
@@ -53,7 +61,7 @@ class HeldSignals:
         def handler(_number: int, _frame: FrameType | None) -> None:
             react()
 
-        for number in self.heard:
+        for number in self.heard - self._stops:  # these two do as ever from now on
             signal.signal(number, handler)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, self._waited_for)
 
@@ -73,8 +81,11 @@ def watch(job: Job, signals: HeldSignals, *, limit: float | None = None) -> bool
             job.send(signal.SIGKILL if timed_out else signal.SIGTERM)
             timed_out = True
             signal.setitimer(signal.ITIMER_REAL, KILL_AFTER_S)
-        elif number != signal.SIGCHLD and (job.own_group or not is_kernels):
-            job.send(number)  # else the terminal has told the job already
+        elif number != signal.SIGCHLD:
+            if job.own_group or not is_kernels:
+                job.send(number)  # else the terminal has told the job already
+            if number == signal.SIGTSTP:
+                os.kill(os.getpid(), signal.SIGSTOP)  # who waits for us, as a shell does, sees us stop too
     signal.setitimer(signal.ITIMER_REAL, 0)
     if timed_out:
         job.sweep()

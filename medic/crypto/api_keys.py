@@ -28,6 +28,9 @@ _ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwx
 _ID_LENGTH: Final = 12
 _SECRET_LENGTH: Final = 32
 _CRC_LENGTH: Final = 6
+ID_PLACE: Final = slice(4, 4 + _ID_LENGTH)
+"""Where the public id stands in a text that is a key."""
+
 _SHAPES: Final = {kind: re.compile(PATTERN.replace("mdk", kind, 1), re.ASCII) for kind in ("mdk", "mds")}
 _MIN_PEPPER: Final = 32
 _DUMMY_DIGEST: Final = bytes(32)

@@ -34,6 +34,20 @@ class SealBroken(MedicError):
 
 
 @dataclass(frozen=True, slots=True)
+class Rewrapped:
+    """What a batch of `rewrap` did.
+
+    :param count: how many envelopes have the primary key now and had another before.
+    :param broken: whose envelopes do not open, in words.
+    :param last: the key of the last row looked at; empty when the batch found none.
+    """
+
+    count: int
+    broken: tuple[str, ...]
+    last: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Binding:
     """What a sealed value belongs to.
 

@@ -45,7 +45,8 @@ Every tick's `blind` agrees with the next one's about the past.
 11. A new policy starts afresh at its `started_at`: `every` goes on from the last success if that is
     not already missed by the new schedule; otherwise, and for calendars and windows, from
     `started_at`.  An open alert keeps the reasons that are true under the new policy.  A pause closes
-    the alert and clears the counter.
+    the alert and clears the counter; what arrives during it is life, ends runs, and alerts of nothing,
+    however late it is folded in.
 12. Of one silence on a calendar at most 10,000 occurrences are counted in one call; further ones are
     judged without being counted.
 13. Runs: every final signal with a run_id ends that run; without one, complete, fail and a numbered

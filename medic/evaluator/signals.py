@@ -81,8 +81,8 @@ def _fail(case: Case, signal: Signal) -> None:
     state, schedule = case.state, case.policy.schedule
     event_at = signal.event_at
     case.state.last_failure_at = _later(state.last_failure_at, event_at)
-    if state.last_success_at is not None and event_at < state.last_success_at:
-        return  # A newer success has overtaken it.
+    if case.policy.paused or (state.last_success_at is not None and event_at < state.last_success_at):
+        return  # Nobody is to be told, or a newer success has overtaken it.
     counts = True
     if isinstance(schedule, Every):
         # A miss that was judged before this failure of the same span arrived becomes the failure.

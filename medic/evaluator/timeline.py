@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
+from dataclasses import replace
 from datetime import datetime
 
 from medic.evaluator.case import Case, merged
@@ -37,12 +38,35 @@ def evaluate(
     if isinstance(policy.schedule, AtLeast):
         case.window = sorted(s.event_at for s in signals if s.id <= state.folded_id and s.is_success)
     load_runs(case, runs)
+    new = list(arrivals(signals, state.folded_id))
+    if state.status is Status.PAUSED and not policy.paused:
+        new = _catch_up(case, new, now)
     apply_policy(case)
-    for signal in arrivals(signals, state.folded_id):
-        _judge(case, min(max(signal.received_at, case.time), now))
-        fold(case, signal)
+    for signal in new:
+        _take(case, signal, now)
     _judge(case, now)
     return _verdict(case, now)
+
+
+def _catch_up(case: Case, signals: Sequence[Signal], now: datetime) -> list[Signal]:
+    """Take in what arrived during the pause that is over, as the pause had it; returns what came behind it."""
+    resumed = case.policy
+    until = min(max(resumed.started_at, case.time), now)
+    case.policy = replace(resumed, paused=True)
+    behind = []
+    for signal in signals:
+        if signal.received_at <= until:
+            _take(case, signal, now)
+        else:
+            behind.append(signal)
+    _judge(case, until)
+    case.policy = resumed
+    return behind
+
+
+def _take(case: Case, signal: Signal, now: datetime) -> None:
+    _judge(case, min(max(signal.received_at, case.time), now))
+    fold(case, signal)
 
 
 def _judge(case: Case, until: datetime) -> None:

@@ -1,8 +1,9 @@
 """Admission: may this playbook start now?  One transaction, under advisory locks in one order (global,
 playbook, service), so that two sweepers cannot both take the last place.
 
-Refused outright: the stop switch, the breaker and the cooldown.  Held back as ``waiting``, oldest first:
-concurrency and locks.  Every refusal is kept in the audit log with its reason.
+Refused outright: the stop switch, a breaker and the cooldown.  Held back as ``waiting``, oldest first:
+concurrency (of the playbook, and of all together) and locks.  Every refusal is kept in the audit log with its reason, at each new try too; what is held back
+when that begins, and when it waits for something else.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
 from medic import audit, stop
+from medic import settings as settings_
 from medic.db import advisory_lock
 from medic.errors import Invalid, Problem
 from medic.executions import approvals
@@ -29,8 +31,9 @@ from medic.models.executions import Execution, ExecutionStep, Lock
 from medic.models.playbooks import PlaybookVersion
 from medic.playbook.document import Playbook as Document
 from medic.playbook.scope import BUILT_INS, VARIABLE_NAME, Scope
+from medic.settings import Settings
+from medic.telemetry import metrics
 
-BREAKER_LIMIT = 5
 BREAKER_WINDOW = timedelta(hours=1)
 LOOK_AGAIN = timedelta(seconds=5)
 MAX_VARIABLES_BYTES = 65_536
@@ -69,25 +72,23 @@ def start(session: Session, subject: Subject, *, now: datetime) -> UUID | Refuse
     :returns: the execution's id, or why it does not start.
     :raises Invalid: when the variables do not fit the playbook.
     """
+    limits = settings_.current()
     variables = bind_variables(subject.document, subject.variables)
     for name in ("admission", f"playbook:{subject.playbook_id}", f"service:{subject.service_id}"):
         advisory_lock(session, name)
-    refused = _refusal(session, subject, now)
+    refused = _refusal(session, subject, limits, now)
     if refused is not None:
-        audit.append(
-            session, now=now, actor=subject.started_by, action="execution.refuse", object_kind="playbook",
-            object_id=subject.document.name,
-            detail={"code": refused.code, "service": subject.service_name, "alert": subject.alert_id},
-        )  # fmt: skip
+        metrics.EXECUTION_REFUSALS.labels(refused.code).inc()
+        _keep_refusal(session, subject, refused, now)
         return refused
     execution_id = uuid7(now, secrets.token_bytes(ENTROPY_BYTES))
-    variables |= subject.context | _built_ins(subject, execution_id)
+    variables |= subject.context | built_ins(subject, execution_id)
     # Read here already: what waits for a place or an approval must not find out later that it has no name.
-    lock = _lock_name(subject.document, variables)
+    lock = lock_name(subject.document, variables)
     state, waiting_for = "running", None
     if subject.document.approval.mode != "none":
         state = "pending_approval"
-    elif _crowded(session, subject.document, subject.playbook_id, subject.service_id, now):
+    elif _crowded(session, subject.document, subject.playbook_id, subject.service_id, limits, now):
         state, waiting_for = "waiting", "concurrency"
     inserted = session.execute(
         upsert(Execution)
@@ -116,7 +117,9 @@ def start(session: Session, subject: Subject, *, now: datetime) -> UUID | Refuse
         .returning(Execution.id)
     ).scalar_one_or_none()
     if inserted is None:
-        return Refused("already_started", "This trigger already started for this alert.")
+        again = Refused("already_started", "This trigger already started for this alert.")
+        _keep_refusal(session, subject, again, now)
+        return again
     session.execute(
         insert(ExecutionStep),
         [
@@ -127,6 +130,7 @@ def start(session: Session, subject: Subject, *, now: datetime) -> UUID | Refuse
     if state == "pending_approval":
         approvals.ask(session, execution_id=execution_id, position=None, now=now)
     elif state == "running" and _take_lock(session, lock, execution_id, now):
+        waiting_for = "lock"
         session.execute(
             update(Execution)
             .where(Execution.id == execution_id)
@@ -136,9 +140,26 @@ def start(session: Session, subject: Subject, *, now: datetime) -> UUID | Refuse
         session, now=now, actor=subject.started_by, action="execution.start", object_kind="execution",
         object_id=execution_id,
         detail={"playbook": subject.document.name, "version": subject.playbook_version,
-                "service": subject.service_name, "alert": subject.alert_id},
+                "service": subject.service_name, "alert": subject.alert_id}
+        | ({"waiting_for": waiting_for} if waiting_for else {}),
     )  # fmt: skip
     return execution_id
+
+
+def foresee(session: Session, subject: Subject, lock: str | None, *, now: datetime) -> tuple[str, str | None]:
+    """What `start` would do at this moment, without doing it: the state, or ``refused``, and why."""
+    limits = settings_.current()
+    refused = _refusal(session, subject, limits, now)
+    if refused is not None:
+        return "refused", refused.reason
+    if subject.document.approval.mode != "none":
+        return "pending_approval", "Somebody has to approve it first."
+    if _crowded(session, subject.document, subject.playbook_id, subject.service_id, limits, now):
+        return "waiting", "It would wait for a place."
+    holder = session.scalar(select(Lock.execution_id).where(Lock.name == lock)) if lock is not None else None
+    if holder is not None:
+        return "waiting", f"It would wait for the lock {lock}, which execution {holder} holds."
+    return "running", None
 
 
 def admit_held(session: Session, *, execution_id: UUID, now: datetime) -> bool:
@@ -152,10 +173,17 @@ def admit_held(session: Session, *, execution_id: UUID, now: datetime) -> bool:
     if execution.state != "waiting" or execution.waiting_for not in {"concurrency", "lock"}:
         return False
     document = pinned(_source(session, execution))
-    held = _crowded(session, document, execution.playbook_id, execution.service_id, now, before=execution)
+    held = _crowded(
+        session, document, execution.playbook_id, execution.service_id, settings_.current(), now, before=execution
+    )  # fmt: skip
     if held is None:
-        held = _take_lock(session, _lock_name(document, execution.variables), execution_id, now)
+        held = _take_lock(session, lock_name(document, execution.variables), execution_id, now)
     if held is not None:
+        if held != execution.waiting_for:
+            audit.append(
+                session, now=now, actor=audit.MEDIC, action="execution.hold", object_kind="execution",
+                object_id=execution_id, detail={"waiting_for": held},
+            )  # fmt: skip
         execution.waiting_for = held
         execution.look_again(now + LOOK_AGAIN)
         return False
@@ -190,7 +218,7 @@ def bind_variables(document: Document, given: dict[str, Any]) -> dict[str, Any]:
     return bound
 
 
-def _built_ins(subject: Subject, execution_id: UUID) -> dict[str, Any]:
+def built_ins(subject: Subject, execution_id: UUID) -> dict[str, Any]:
     """What the playbook may read of its execution; kept with its variables, so that plan, lock and step agree."""
     known = {
         "EXECUTION_ID": str(execution_id),
@@ -204,23 +232,38 @@ def _built_ins(subject: Subject, execution_id: UUID) -> dict[str, Any]:
     return {name: value for name, value in known.items() if value is not None}
 
 
-def _refusal(session: Session, subject: Subject, now: datetime) -> Refused | None:
+def _keep_refusal(session: Session, subject: Subject, refused: Refused, now: datetime) -> None:
+    audit.append(
+        session, now=now, actor=subject.started_by, action="execution.refuse", object_kind="playbook",
+        object_id=subject.document.name,
+        detail={"code": refused.code, "reason": refused.reason, "service": subject.service_name,
+                "alert": subject.alert_id, "trigger": subject.trigger_id},
+    )  # fmt: skip
+
+
+def _refusal(session: Session, subject: Subject, limits: Settings, now: datetime) -> Refused | None:
     if stop.stopped(session) is not None:
         return Refused("stopped", "The stop switch is on.")
-    if subject.trigger_id is None or subject.service_id is None:
+    if subject.trigger_id is None:
         return None  # a human who asks by name knows what ran before
-    recent = session.scalar(
+    recent = (
         select(func.count())
         .select_from(Execution)
-        .where(
-            Execution.service_id == subject.service_id,
-            Execution.created_at > now - BREAKER_WINDOW,
-            Execution.mode == "live",
-        )
+        .where(Execution.created_at > now - BREAKER_WINDOW, Execution.mode == "live")
     )
-    if (recent or 0) >= BREAKER_LIMIT:
+    of_playbook = session.scalar(recent.where(Execution.playbook_id == subject.playbook_id)) or 0
+    # For all services together: one that does not heal must not go through a whole fleet.
+    if of_playbook >= limits.breaker_per_playbook:
         return Refused(
-            "breaker", f"{recent} executions for this service within an hour; the breaker is open."
+            "playbook_breaker",
+            f"{of_playbook} executions of this playbook within an hour; its breaker is open.",
+        )
+    if subject.service_id is None:
+        return None
+    of_service = session.scalar(recent.where(Execution.service_id == subject.service_id)) or 0
+    if of_service >= limits.breaker_per_service:
+        return Refused(
+            "breaker", f"{of_service} executions for this service within an hour; the breaker is open."
         )
     if subject.cooldown:
         last = session.scalar(
@@ -236,10 +279,12 @@ def _refusal(session: Session, subject: Subject, now: datetime) -> Refused | Non
 
 
 def _crowded(
-    session: Session, document: Document, playbook_id: int, service_id: int | None, now: datetime,
-    *, before: Execution | None = None,
+    session: Session, document: Document, playbook_id: int, service_id: int | None, limits: Settings,
+    now: datetime, *, before: Execution | None = None,
 ) -> str | None:  # fmt: skip
-    """``concurrency`` when the playbook has no place left; those who wait longer go first."""
+    """``concurrency`` when there is no place left; of one playbook, those who wait longer go first."""
+    if limits.max_executions is not None and _busy(session) >= limits.max_executions:
+        return "concurrency"
     in_front = (
         Execution.playbook_id == playbook_id,
         Execution.state.not_in([*FINAL_STATES, "pending_approval"]),
@@ -250,18 +295,27 @@ def _crowded(
         ),
         Execution.id != (before.id if before else UUID(int=0)),
     )
-    limits = document.concurrency
+    places = document.concurrency
     query = select(func.count()).select_from(Execution).where(*in_front)
-    if limits.per_playbook is not None and (session.scalar(query) or 0) >= limits.per_playbook:
+    if places.per_playbook is not None and (session.scalar(query) or 0) >= places.per_playbook:
         return "concurrency"
-    if limits.per_service is not None and service_id is not None:
+    if places.per_service is not None and service_id is not None:
         here = session.scalar(query.where(Execution.service_id == service_id))
-        if (here or 0) >= limits.per_service:
+        if (here or 0) >= places.per_service:
             return "concurrency"
     return None
 
 
-def _lock_name(document: Document, variables: dict[str, Any]) -> str | None:
+def _busy(session: Session) -> int:
+    """Executions of all playbooks that have a place: neither over, nor before their approval, nor held back."""
+    query = select(func.count()).where(
+        Execution.state.not_in([*FINAL_STATES, "pending_approval"]),
+        or_(Execution.waiting_for.is_(None), Execution.waiting_for.not_in(["concurrency", "lock"])),
+    )
+    return session.scalar(query) or 0
+
+
+def lock_name(document: Document, variables: dict[str, Any]) -> str | None:
     """:raises Invalid: when the playbook's lock names a variable that has no value."""
     return str(document.lock.render(Scope(variables=variables)).value) if document.lock else None
 

@@ -9,16 +9,17 @@ Each is one round trip.  Whoever finds the row moved on is fenced, and changes n
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import bindparam, text
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from medic.machine import Decision
+from medic.prepared import Prepared
 
 LEASE = timedelta(seconds=30)
 RENEW_EVERY = timedelta(seconds=10)
@@ -54,6 +55,7 @@ class Claim:
     results: dict[str, Any]
     last_acting_ended_at: datetime | None
     approval: str | None
+    doubt: dict[str, Any] | None
     traceparent: str | None
     created_at: datetime
 
@@ -64,7 +66,7 @@ SELECT e.id AS execution_id, e.next_step AS position, e.epoch, e.owner, now() AS
        e.service_id, e.service_name, e.alert_id, e.trigger_id, e.mode, e.variables, e.deadline_at,
        e.traceparent, e.created_at,
        (SELECT a.resolved_at IS NULL FROM alerts a WHERE a.id = e.alert_id) AS alert_open,
-       s.tries, s.parked_at,
+       s.tries, s.parked_at, s.doubt,
        (SELECT coalesce(w.every_s, w.within_s, 300) + w.grace_s FROM services w
          WHERE w.id = e.service_id) AS patience_s,
        (SELECT coalesce(jsonb_object_agg(
@@ -77,7 +79,8 @@ SELECT e.id AS execution_id, e.next_step AS position, e.epoch, e.owner, now() AS
          WHERE p.execution_id = e.id AND p.position = e.next_step) AS approval
 """
 
-_CLAIM = text(
+_CLAIM = Prepared(
+    "claim_step",
     """
     WITH e AS (
         UPDATE executions
@@ -98,8 +101,12 @@ _CLAIM = text(
     )
     """
     + _VIEW
-    + " FROM e, s, playbook_versions v, a WHERE v.playbook_id = e.playbook_id AND v.version = e.playbook_version"
-)
+    + " FROM e, s, playbook_versions v, a WHERE v.playbook_id = e.playbook_id AND v.version = e.playbook_version",
+    {
+        "id": "uuid", "position": "int", "epoch": "int", "owner": "uuid", "lease": "interval", "task_id": "text",
+        "worker": "text", "acting": "text[]",
+    },
+)  # fmt: skip
 
 _READ_BACK = text(
     _VIEW
@@ -128,8 +135,8 @@ def claim(
     :param owner: a fresh random token; never the task's id, which a redelivery would share.
     :param acting: the step types with an outside effect.
     """
-    row = session.execute(
-        _CLAIM,
+    row = _CLAIM.execute(
+        session.connection(),
         {
             "id": execution_id, "position": position, "epoch": epoch, "owner": owner, "lease": LEASE,
             "task_id": task_id, "worker": worker, "acting": acting,
@@ -172,7 +179,8 @@ def renew(session: Session, *, execution_id: UUID, epoch: int, owner: UUID) -> R
     return Renewal(cancelled=row[0]) if row else None
 
 
-_RECORD = text(
+_RECORD = Prepared(
+    "record_step",
     """
     WITH seen AS (
         SELECT id, cancel_requested_at IS NOT NULL AS cancelled FROM executions
@@ -203,7 +211,7 @@ _RECORD = text(
                                SELECT t.started_at FROM step_attempts t
                                 WHERE t.execution_id = e.id AND t.position = :position AND t.epoch = :epoch))
                            WHEN :ended THEN d.parked_at END,
-               "check" = :check,
+               "check" = :check, doubt = :doubt,
                ended_at = CASE WHEN :ended OR e.cancelled THEN now() END,
                output = :output, error = :step_error
           FROM e WHERE d.execution_id = e.id AND d.position = :position
@@ -224,16 +232,23 @@ _RECORD = text(
           FROM e WHERE :final OR e.cancelled
     )
     SELECT state, cancelled FROM e
-    """
-).bindparams(
-    bindparam("output", type_=JSONB(none_as_null=True)),
-    bindparam("step_error", type_=JSONB(none_as_null=True)),
-    bindparam("check", type_=JSONB(none_as_null=True)),
-    bindparam("error", type_=JSONB(none_as_null=True)),
-    bindparam("cancelled_error", type_=JSONB),
-    bindparam("rest_error", type_=JSONB(none_as_null=True)),
-    bindparam("detail", type_=JSONB),
-)
+    """,
+    {
+        "id": "uuid", "position": "int", "epoch": "int", "owner": "uuid", "worker": "text", "state": "text",
+        "next_step": "int", "waiting_for": "text", "due_at": "timestamptz", "final": "bool", "error": "jsonb",
+        "cancelled_error": "jsonb", "outcome": "text", "output": "jsonb", "step_error": "jsonb",
+        "step_state": "text", "ended": "bool", "parks": "bool", "counts": "int", "check": "jsonb",
+        "doubt": "jsonb",
+        "rest_error": "jsonb", "action": "text", "audited": "bool", "detail": "jsonb",
+    },
+)  # fmt: skip
+
+
+_CANCELLED = json.dumps({"code": "cancelled", "message": "Cancelled while a step ran."})
+
+
+def _json(value: dict[str, Any] | None) -> str | None:
+    return None if value is None else json.dumps(value, allow_nan=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,19 +270,20 @@ def record(
     decision: Decision,
 ) -> Recorded | None:
     """Write the result and what comes next; nothing when this worker was fenced."""
-    row = session.execute(
-        _RECORD,
+    row: Any = _RECORD.execute(
+        session.connection(),
         {
             "id": execution_id, "position": position, "epoch": epoch, "owner": owner, "worker": worker,
             "state": decision.state, "next_step": decision.next_step, "waiting_for": decision.waiting_for,
-            "due_at": decision.due_at, "final": decision.is_final, "error": decision.error,
-            "cancelled_error": {"code": "cancelled", "message": "Cancelled while a step ran."},
-            "outcome": decision.outcome, "output": decision.output, "step_error": decision.step_error,
+            "due_at": decision.due_at, "final": decision.is_final, "error": _json(decision.error),
+            "cancelled_error": _CANCELLED,
+            "outcome": decision.outcome, "output": _json(decision.output), "step_error": _json(decision.step_error),
             "step_state": decision.step_state, "ended": decision.step_ended, "parks": decision.parks,
-            "counts": decision.counts_try, "check": decision.check,
-            "rest_error": decision.rest_error, "action": f"step.{decision.outcome}",
+            "counts": int(decision.counts_try), "check": _json(decision.check),
+            "doubt": _json(decision.doubt),
+            "rest_error": _json(decision.rest_error), "action": f"step.{decision.outcome}",
             "audited": decision.outcome != "parked",
-            "detail": {"position": position, "epoch": epoch, "step_state": decision.step_state},
+            "detail": _json({"position": position, "epoch": epoch, "step_state": decision.step_state}),
         },
     ).one_or_none()  # fmt: skip
     return Recorded(state=row[0], cancelled=row[1]) if row else None

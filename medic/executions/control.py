@@ -11,9 +11,11 @@ from sqlalchemy.orm import Session
 
 from medic import audit, machine
 from medic.errors import Conflict, NotFound
+from medic.executions.escalation import escalate
 from medic.executions.pinned import pinned
 from medic.models.executions import Approval, Execution, ExecutionStep, Lock
 from medic.models.playbooks import PlaybookVersion
+from medic.telemetry import metrics
 
 Verdict = Literal["happened", "retry", "fail"]
 
@@ -57,9 +59,8 @@ def settle(
     :raises Conflict: no step of it stands in doubt.
     """
     execution = _locked(session, execution_id)
-    if execution.state != "in_doubt":
-        raise Conflict(f"No step is in doubt; the execution is {execution.state}.")
-    step = session.get_one(ExecutionStep, (execution_id, execution.next_step))
+    step = _in_doubt(session, execution)
+    held = (step.error or {}).get("held")
     audit.append(
         session, now=now, actor=actor, action="execution.settle", object_kind="execution", object_id=execution_id,
         detail={"verdict": verdict, "position": step.position},
@@ -71,11 +72,16 @@ def settle(
         fail_step(session, execution, step, error=error, on_failure=on_failure, now=now)
     elif verdict == "happened":
         step.state, step.ended_at, step.error, step.output = "completed", now, None, output
+        step.doubt = None
         _go_behind(session, execution, now)
     else:
         step.state, step.error = "pending", error
+        step.doubt = None
         step.tries += error is not None
         execution.state, execution.waiting_for, execution.due_at = "waiting", "retry", now
+    if held is not None and execution.state == "waiting":
+        # It is in doubt since a backup was restored, and had no place or no lock there: it must get one first.
+        execution.waiting_for = held
     return execution
 
 
@@ -84,12 +90,14 @@ def fail_step(
     now: datetime,
 ) -> None:  # fmt: skip
     """The next step of an un-owned execution failed without a worker to record it: apply its ``on_failure``."""
-    step.state, step.ended_at, step.error = "failed", now, error
+    step.state, step.ended_at, step.error, step.doubt = "failed", now, error, None
     if on_failure == "continue":
         _go_behind(session, execution, now)
         return
     error = error | {"step": step.name, "escalated": on_failure == "escalate"}
     end(session, execution, state="failed", error=error, now=now, rest="skipped")
+    if on_failure == "escalate":
+        escalate(session, execution, error=error, now=now)
 
 
 def _go_behind(session: Session, execution: Execution, now: datetime) -> None:
@@ -131,10 +139,23 @@ def end(
         .values(state="void", decided_at=now, decided_by=str(audit.MEDIC))
     )
     session.execute(delete(Lock).where(Lock.execution_id == execution.id))
+    metrics.EXECUTIONS.labels(state).inc()
+    metrics.EXECUTION_SECONDS.labels(state).observe(max(0.0, (now - execution.created_at).total_seconds()))
     audit.append(
         session, now=now, actor=audit.MEDIC, action=f"execution.{state}", object_kind="execution",
         object_id=execution.id, detail=error or {},
     )  # fmt: skip
+
+
+def _in_doubt(session: Session, execution: Execution) -> ExecutionStep:
+    """The step in doubt; also while its probe waits for a worker, whose message is then fenced."""
+    if execution.state not in machine.FINAL_STATES:
+        step = session.get_one(ExecutionStep, (execution.id, execution.next_step))
+        if execution.state == "in_doubt" or (execution.owner is None and step.doubt is not None):
+            return step
+        if step.doubt is not None:
+            raise Conflict("The step's probe is asking at this moment; try again in a few seconds.")
+    raise Conflict(f"No step is in doubt; the execution is {execution.state}.")
 
 
 def _locked(session: Session, execution_id: UUID) -> Execution:

@@ -51,7 +51,8 @@ _RAISE = text(
     UPDATE executions e
        SET epoch = e.epoch + 1, state = 'running', waiting_for = NULL, redispatches = 0,
            due_at = least(now() + :grace, e.deadline_at), dispatched_at = now()
-     WHERE e.id = :id AND e.epoch = :epoch AND e.owner IS NULL AND e.state IN ('running', 'waiting')
+     WHERE e.id = :id AND e.epoch = :epoch AND e.owner IS NULL
+       AND (e.state IN ('running', 'waiting') OR (:probe AND e.state = 'in_doubt'))
        AND e.cancel_requested_at IS NULL AND (NOT :due OR e.due_at <= :now)
        AND coalesce(e.waiting_for, '') NOT IN ('concurrency', 'lock')
     """
@@ -81,14 +82,17 @@ _FAILED = text(
 
 
 def raise_epoch(
-    session: Session, *, execution_id: UUID, epoch: int, now: datetime | None = None
+    session: Session, *, execution_id: UUID, epoch: int, now: datetime | None = None, probe: bool = False
 ) -> Dispatch | None:
     """Make the row dispatched under the next epoch, or nothing when somebody else did.
 
     :param now: the sweep's time, when only a row that is still due may go.
+    :param probe: the row may stand in doubt, and its step's probe goes.
     """
     row = session.execute(
-        _RAISE, {"id": execution_id, "epoch": epoch, "grace": machine.grace(0), "due": now is not None, "now": now}
+        _RAISE,
+        {"id": execution_id, "epoch": epoch, "grace": machine.grace(0), "due": now is not None, "now": now,
+         "probe": probe},
     ).mappings().one_or_none()  # fmt: skip
     return Dispatch(**row) if row else None
 

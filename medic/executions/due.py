@@ -27,10 +27,11 @@ from sqlalchemy.orm import Session
 
 from medic import machine, stop
 from medic.db import database_now, in_transaction, is_away
-from medic.executions import admission, approvals, control
+from medic.executions import admission, approvals, control, telling
 from medic.executions.dispatch import Dispatch, dispatch_again, publish, raise_epoch
 from medic.executions.takeover import take_over
-from medic.models.executions import Execution
+from medic.models.executions import Execution, ExecutionStep
+from medic.times import format_time, parse_time
 
 BATCH = 500
 POLL = timedelta(seconds=5)
@@ -60,7 +61,8 @@ _DUE = text(
                    SELECT 1 FROM alerts a
                     WHERE a.id = CAST(s."check" ->> 'alert_id' AS bigint) AND a.resolved_at IS NULL)
            END AS met,
-           CAST(s."check" ->> 'deadline' AS timestamptz) AS check_deadline
+           CAST(s."check" ->> 'deadline' AS timestamptz) AS check_deadline,
+           coalesce(CAST(s.doubt ->> 'probing' AS boolean), false) AS probing
       FROM executions e
       JOIN execution_steps s ON s.execution_id = e.id AND s.position = least(e.next_step, e.step_count - 1)
      WHERE e.due_at <= now()
@@ -192,12 +194,36 @@ def _move(session: Session, *, row: Any, now: datetime, behind: bool) -> Dispatc
         case "pending_approval", _:
             approvals.expire(session, execution_id=execution_id, now=now)
         case _:
-            _push(session, row, now + machine.REMINDER)
+            return _look_at_doubt(session, row, now)
     return None
 
 
 def _push(session: Session, row: Any, due: datetime) -> None:
     session.execute(_PUSH, {"id": row["id"], "epoch": row["epoch"], "state": row["state"], "due": due})
+
+
+def _look_at_doubt(session: Session, row: Any, now: datetime) -> Dispatch | None:
+    """Ask the step's probe; without one, bring the question up again."""
+    execution_id: UUID = row["id"]
+    if row["probing"]:
+        return raise_epoch(session, execution_id=execution_id, epoch=row["epoch"], now=now, probe=True)
+    execution = session.get(Execution, execution_id, with_for_update={"key_share": True})
+    if (
+        execution is None
+        or execution.state != "in_doubt"
+        or execution.due_at is None
+        or execution.due_at > now
+    ):
+        return None
+    execution.look_again(now + machine.REMINDER)
+    step = session.get_one(ExecutionStep, (execution_id, execution.next_step))
+    if step.doubt is None:
+        # Another release put it in doubt, or the restore of a backup did: nobody was told yet.
+        step.doubt = {"epoch": execution.epoch, "since": format_time(now), "probing": False}
+    since = parse_time(step.doubt["since"], path="since")
+    slot = int((now - since) / machine.REMINDER)
+    telling.tell_of_doubt(session, execution, step, epoch=step.doubt["epoch"], slot=slot, now=now)
+    return None
 
 
 def _out_of_time(session: Session, execution_id: UUID, now: datetime) -> None:

@@ -14,10 +14,14 @@ from sqlalchemy.orm import Session
 
 from medic import scripts, vault
 from medic.crypto.key_ring import KeyRing
-from medic.errors import Misconfigured
+from medic.db import database_now
+from medic.errors import Misconfigured, NotFound
+from medic.executions import telling
 from medic.executions.claim import Claim
 from medic.executions.patience import patiently
-from medic.steps.base import Script
+from medic.executions.plan import approved_version
+from medic.steps.base import Recipient, Script
+from medic.times import parse_time
 
 
 @dataclass(slots=True)
@@ -52,7 +56,30 @@ class DatabaseFacts:
 
         return patiently(self.engine, ask)
 
+    def recipients(self, *, target: str | None = None, route: str | None = None) -> tuple[Recipient, ...]:
+        """Who is told: a target, the first level of a route, or else whoever the execution's service tells.
+
+        :raises NotFound: when there is nobody.
+        """
+
+        def ask(session: Session) -> tuple[Recipient, ...]:
+            if target is not None:
+                return telling.named_target(session, target)
+            if route is not None:
+                return telling.named_route(session, route)
+            claim = self.claim
+            return telling.audience(
+                session, service_id=claim.service_id, alert_id=claim.alert_id, now=database_now(session)
+            )
+
+        told = patiently(self.engine, ask)
+        if not told:
+            raise NotFound("No route tells anybody of this execution now, and no default route does.")
+        return told
+
     def last_acting_step_ended(self) -> datetime:
+        if self.claim.doubt is not None:
+            return parse_time(self.claim.doubt["since"], path="since")
         return self.claim.last_acting_ended_at or self.claim.created_at
 
     def step_ended(self, name: str) -> datetime:
@@ -65,8 +92,12 @@ class DatabaseFacts:
         return patiently(self.engine, ask) or self.claim.created_at
 
     def load_script(self, name: str) -> Script:
+        """The newest version; where a plan was approved, the one in it."""
+        claim = self.claim
+
         def load(session: Session) -> Script:
-            _, version = scripts.find(session, name)
+            approved = approved_version(session, claim.execution_id, position=claim.position, script=name)
+            _, version = scripts.find(session, name, version=approved)
             return Script(
                 "bash" if version.interpreter == "bash" else "python", version.content, version.parameters, version=version.version, network=version.network
             )  # fmt: skip

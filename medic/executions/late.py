@@ -41,8 +41,10 @@ def keep_late_result(
     return bool(
         session.execute(
             text("SELECT 1 FROM executions e WHERE e.id = :id AND e.state = 'in_doubt' AND e.next_step = :position"
-                 " AND :epoch = (SELECT max(t.epoch) FROM step_attempts t"
-                 "                WHERE t.execution_id = e.id AND t.position = :position)"),
+                 " AND :epoch = coalesce((SELECT CAST(s.doubt ->> 'epoch' AS int) FROM execution_steps s"
+                 "                         WHERE s.execution_id = e.id AND s.position = :position),"
+                 "                       (SELECT max(t.epoch) FROM step_attempts t"
+                 "                         WHERE t.execution_id = e.id AND t.position = :position))"),
             {"id": execution_id, "position": position, "epoch": epoch},
         ).scalar()
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import text
@@ -9,10 +10,12 @@ from sqlalchemy.orm import Session
 
 from medic import audit, machine
 from medic.db import database_now
-from medic.executions import control
+from medic.executions import control, telling
 from medic.executions.pinned import pinned
 from medic.models.executions import Execution, ExecutionStep
 from medic.models.playbooks import PlaybookVersion
+from medic.playbook.document import Probe
+from medic.times import format_time
 
 # The lease's end and the epoch are checked in the statement itself: a worker that renews at this moment
 # keeps its step.  One epoch has one owner, so the epoch names it.
@@ -44,15 +47,16 @@ def take_over(session: Session, *, execution_id: UUID, epoch: int) -> bool:
     planned = pinned(version.source).steps[position]
     loss = machine.after_loss(planned, losses=step.losses)
     step.losses += 1
+    if step.doubt is not None:
+        # Only its probe was lost: the doubt is the same as before.
+        loss = machine.Loss("ask", loss.error)
     step.error = loss.error
     if execution.cancel_requested_at is not None:
         control.end(session, execution, state="cancelled", error=loss.error, now=now, rest="cancelled")
     elif loss.verdict == "fail":
         control.fail_step(session, execution, step, error=loss.error, on_failure=planned.on_failure, now=now)
     elif loss.verdict == "ask":
-        step.state = "in_doubt"
-        execution.state, execution.waiting_for = "in_doubt", None
-        execution.look_again(now + machine.REMINDER)
+        _doubt(session, execution, step, planned.probe, epoch=epoch, now=now)
     else:
         step.state = "pending"
     audit.append(
@@ -60,3 +64,24 @@ def take_over(session: Session, *, execution_id: UUID, epoch: int) -> bool:
         detail={"position": position, "epoch": epoch, "then": loss.verdict},
     )  # fmt: skip
     return True
+
+
+def _doubt(
+    session: Session,
+    execution: Execution,
+    step: ExecutionStep,
+    probe: Probe | None,
+    *,
+    epoch: int,
+    now: datetime,
+) -> None:
+    """Nobody knows whether the step happened: its probe is asked at once, else a human."""
+    probing = probe is not None and (step.doubt is None or step.losses < machine.MAX_LOSSES)
+    doubt = step.doubt or {"epoch": epoch, "since": format_time(now)}
+    step.state, step.doubt = "in_doubt", doubt | {"probing": probing}
+    execution.state, execution.waiting_for = "in_doubt", None
+    if probing:
+        execution.look_again(now)
+        return
+    execution.look_again(now + machine.REMINDER)
+    telling.tell_of_doubt(session, execution, step, epoch=doubt["epoch"], slot=0, now=now)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from medic.errors import NotFound
-from medic.models.executions import Approval, Execution, ExecutionStep, StepAttempt
+from medic.executions.admission import lock_name
+from medic.executions.pinned import pinned
+from medic.models.executions import Approval, Execution, ExecutionStep, Lock, StepAttempt
+from medic.models.playbooks import PlaybookVersion
 from medic.services import names_regex
 
 
@@ -79,6 +84,30 @@ def open_question(session: Session, execution_id: UUID) -> Approval | None:
     return session.scalars(
         select(Approval).where(Approval.execution_id == execution_id, Approval.state == "pending")
     ).one_or_none()
+
+
+@dataclass(frozen=True, slots=True)
+class LockView:
+    """A lock that an execution holds or waits for."""
+
+    name: str
+    held_by: UUID | None
+    since: datetime | None
+
+
+def lock_of(session: Session, execution: Execution) -> LockView | None:
+    """The lock that the execution holds until it ends, or the one that it waits for."""
+    held = session.scalars(select(Lock).where(Lock.execution_id == execution.id)).one_or_none()
+    if held is not None:
+        return LockView(held.name, held.execution_id, held.taken_at)
+    if execution.waiting_for != "lock":
+        return None
+    version = session.get_one(PlaybookVersion, (execution.playbook_id, execution.playbook_version))
+    name = lock_name(pinned(version.source), execution.variables)
+    if name is None:
+        return None
+    other = session.get(Lock, name)
+    return LockView(name, other.execution_id if other else None, other.taken_at if other else None)
 
 
 def approvals_page(

@@ -16,7 +16,7 @@ from medic.local.ports import answers, reachable
 from medic.local.program import Program
 from medic.settings import Settings
 
-COMPONENTS = ("api", "system", "steps", "beat", "flower")
+COMPONENTS = ("api", "system", "deliveries", "steps", "beat", "flower")
 
 QUEUES = ("medic.system", "medic.steps", "medic.scripts", "medic.deliveries", "medic.housekeeping")
 """The queues of `medic.broker`, which is not imported here: it brings all of Celery."""
@@ -24,7 +24,9 @@ QUEUES = ("medic.system", "medic.steps", "medic.scripts", "medic.deliveries", "m
 _WORKERS = {
     # The sweep never waits for anything else: its worker does nothing but sweep.
     "system": (QUEUES[:1], 1),
-    "steps": (QUEUES[1:], 4),
+    # A target that hangs holds up neither steps nor, with two messages to each at the most, all other targets.
+    "deliveries": (("medic.deliveries",), 4),
+    "steps": (("medic.steps", "medic.scripts", "medic.housekeeping"), 4),
 }
 _BEAT, _WORKING, _FLOWER, _API = range(4)
 """Stages of the stop: nothing new falls due, what runs ends, then nobody needs to look."""

@@ -160,7 +160,7 @@ class Stack:
         metrics_port = settings.metrics_port if self.environ.get("METRICS_PORT") else 0
         for name in self._run:
             environ = dict(self.environ)
-            if name in {"system", "steps", "beat"}:
+            if name in {"system", "deliveries", "steps", "beat"}:
                 # They share this machine: each has a port of its own, or none.
                 environ["METRICS_PORT"] = str(metrics_port)
                 metrics_port += 1 if metrics_port else 0

@@ -16,6 +16,7 @@ from sqlalchemy import (
     SmallInteger,
     text,
 )
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from medic.db import Base, BigId
@@ -36,12 +37,14 @@ class ApiKey(Base):
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
     last_used_at: Mapped[datetime | None]
+    replaces: Mapped[str | None] = mapped_column(ForeignKey("api_keys.id"), unique=True)
 
     __table_args__ = (
         CheckConstraint("id ~ '^[0-9A-Za-z]{12}$'", name="id"),
         CheckConstraint("octet_length(digest) = 32", name="digest"),
         CheckConstraint("cardinality(scopes) > 0", name="has_scope"),
         CheckConstraint("length(name) BETWEEN 1 AND 128", name="name"),
+        CheckConstraint("replaces <> id", name="replaces_another"),
     )
 
 
@@ -141,8 +144,22 @@ class IdempotencyKey(Base):
     )
 
 
+class SlackUser(Base):
+    """A person of Slack, by the id that Slack gave them, and the API key that they stand for."""
+
+    __tablename__ = "slack_users"
+
+    slack_id: Mapped[str] = mapped_column(primary_key=True)
+    key_id: Mapped[str] = mapped_column(ForeignKey("api_keys.id", ondelete="CASCADE"), index=True)
+    name: Mapped[str] = mapped_column(server_default="")
+    created_by: Mapped[str]
+    created_at: Mapped[datetime]
+
+    __table_args__ = (CheckConstraint("slack_id ~ '^[A-Z0-9]{1,64}$'", name="slack_id"),)
+
+
 class Snapshot(Base):
-    """Configuration as it was before a change."""
+    """Configuration as it was before a change; ``before`` is null when there was no such object."""
 
     __tablename__ = "snapshots"
 
@@ -152,8 +169,10 @@ class Snapshot(Base):
     action: Mapped[str]
     object_kind: Mapped[str]
     object_name: Mapped[str]
-    before: Mapped[dict[str, Any] | None]
+    before: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     restored_at: Mapped[datetime | None]
+    # The entry of the change; the audit log is kept for a shorter time.
+    audit_id: Mapped[int | None] = mapped_column(BigInteger)
 
     __table_args__ = (
         Index("ix_snapshots_object", "object_kind", "object_name", "id"),

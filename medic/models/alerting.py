@@ -44,8 +44,15 @@ class Alert(Base):
     resolution: Mapped[str | None]
     resolved_by: Mapped[str | None]
     note: Mapped[str | None]
+    # The reasons that people were told of; what is in `reasons` and not here is still to be told.
+    told: Mapped[list[str]] = mapped_column(server_default=text("'{}'::text[]"))
+    told_at: Mapped[datetime | None]
+    # Why nobody is told now: the windows, mutes and parents that keep it back.
+    held: Mapped[dict[str, Any] | None]
 
     __table_args__ = (
+        CheckConstraint("told <@ ARRAY['missed', 'failed', 'overrun', 'too_few']", name="told"),
+        CheckConstraint("cardinality(told) = 0 OR told_at IS NOT NULL", name="told_with_time"),
         CheckConstraint("reasons <@ ARRAY['missed', 'failed', 'overrun', 'too_few']", name="reasons"),
         CheckConstraint("resolved_at IS NOT NULL OR cardinality(reasons) > 0", name="open_has_reason"),
         CheckConstraint("resolved_at IS NOT NULL OR service_id IS NOT NULL", name="open_has_service"),
@@ -88,6 +95,35 @@ class AlertTransition(Base):
         ),
         CheckConstraint("reason IN ('missed', 'failed', 'overrun', 'too_few')", name="reason"),
     )
+
+
+class AlertRoute(Base):
+    """A route that an alert went out by, and the level of escalation that it reached there."""
+
+    __tablename__ = "alert_routes"
+
+    alert_id: Mapped[int] = mapped_column(ForeignKey("alerts.id", ondelete="CASCADE"), primary_key=True)
+    route_id: Mapped[int] = mapped_column(
+        ForeignKey("routes.id", ondelete="CASCADE"), primary_key=True, index=True
+    )
+    level: Mapped[int] = mapped_column(Integer, server_default="0")
+    level_at: Mapped[datetime]
+
+    __table_args__ = (CheckConstraint("level >= 0", name="level"),)
+
+
+class SelfAlert(Base):
+    """Medic about itself: it cannot hear, say.  One row for each thing that can be wrong."""
+
+    __tablename__ = "self_alerts"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    opened_at: Mapped[datetime]
+    told_at: Mapped[datetime | None]
+    resolved_at: Mapped[datetime | None]
+    detail: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
+
+    __table_args__ = (name_check(), CheckConstraint("resolved_at >= opened_at", name="ordered"))
 
 
 class Team(Base):
@@ -206,6 +242,12 @@ class Delivery(Base):
     )
     kind: Mapped[str]
     level: Mapped[int] = mapped_column(Integer, server_default="0")
+    # The place in its route's order: with `notify_until_success` the next one follows when this one fails.
+    position: Mapped[int] = mapped_column(Integer, server_default="0")
+    # The delivery whose message told this one along: many alerts within 30 s are one message.
+    carried_by: Mapped[int | None] = mapped_column(
+        BigInteger, ForeignKey("deliveries.id", ondelete="SET NULL"), index=True
+    )
     state: Mapped[str] = mapped_column(server_default="pending")
     due_at: Mapped[datetime | None]
     epoch: Mapped[int] = mapped_column(Integer, server_default="0")
@@ -230,6 +272,8 @@ class Delivery(Base):
         UniqueConstraint("transition_id", "target_id", "level"),
         Index("ix_deliveries_due", "due_at", postgresql_where=text("due_at IS NOT NULL")),
         Index("ix_deliveries_finished", "finished_at"),
+        # What a target was sent within the last minute: its budget.
+        Index("ix_deliveries_target_finished", "target_id", "finished_at"),
     )
 
 

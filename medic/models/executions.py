@@ -94,6 +94,7 @@ class Execution(Base):
         CheckConstraint("mode IN ('live', 'shadow')", name="mode"),
         Index("ix_executions_due", "due_at", postgresql_where=text("due_at IS NOT NULL")),
         Index("ix_executions_playbook", "playbook_id", "playbook_version"),
+        Index("ix_executions_playbook_created", "playbook_id", "created_at"),
         Index("ix_executions_service", "service_id", "created_at"),
         Index("ix_executions_alert", "alert_id"),
         # The partial index below does not serve the deletion of a trigger.
@@ -121,6 +122,8 @@ class ExecutionStep(Base):
     parked_at: Mapped[datetime | None]
     # A condition that only reads the database: the due sweep judges it set-based.
     check: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    # Since when nobody knows whether the step happened, and until when its probe asks: `medic.probing`.
+    doubt: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
     output: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
@@ -183,6 +186,8 @@ class Approval(Base):
     plan_digest: Mapped[str]
     requested_at: Mapped[datetime]
     expires_at: Mapped[datetime | None]
+    # From when on its time counts, when that is not from the request on: Medic was stopped or away meanwhile.
+    clock_since: Mapped[datetime | None]
     decided_at: Mapped[datetime | None]
     decided_by: Mapped[str | None]
     comment: Mapped[str | None]

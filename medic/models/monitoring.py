@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
@@ -209,10 +209,32 @@ class Coverage(Base):
     process: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
     since: Mapped[datetime] = mapped_column(primary_key=True)
     until: Mapped[datetime]
+    # It stopped on purpose: what comes after is no blindness.
+    closed: Mapped[bool] = mapped_column(server_default=text("false"))
 
     __table_args__ = (
         CheckConstraint("since <= until", name="ordered"),
         Index("ix_coverage_until", "until"),
+    )
+
+
+class Refusal(Base):
+    """Heartbeats of one service that an ingest process refused between ``since`` and ``until``."""
+
+    __tablename__ = "refusals"
+
+    id: Mapped[BigId] = mapped_column(Identity())
+    service_id: Mapped[int] = mapped_column(BigInteger)
+    kind: Mapped[str]
+    since: Mapped[datetime]
+    until: Mapped[datetime]
+    count: Mapped[int] = mapped_column(Integer)
+
+    __table_args__ = (
+        CheckConstraint("kind IN ('limit', 'queue')", name="kind"),
+        CheckConstraint("since <= until AND count > 0", name="ordered"),
+        Index("ix_refusals_service_until", "service_id", "until"),
+        Index("ix_refusals_until", "until"),
     )
 
 
@@ -224,3 +246,30 @@ class Tick(Base):
     job: Mapped[str] = mapped_column(primary_key=True)
     last_at: Mapped[datetime]
     last_duration_ms: Mapped[int | None] = mapped_column(Integer)
+
+
+class ServiceDay(Base):
+    """How a service was on one day that is over, in UTC; outlives the heartbeats that tell of it.
+
+    ``unknown_s`` is the time in which nobody watched: before its first success, paused, or Medic deaf.
+    """
+
+    __tablename__ = "service_days"
+
+    service_id: Mapped[int] = mapped_column(
+        BigInteger, ForeignKey("services.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    day: Mapped[date] = mapped_column(primary_key=True)
+    up_s: Mapped[int] = mapped_column(Integer)
+    down_s: Mapped[int] = mapped_column(Integer)
+    unknown_s: Mapped[int] = mapped_column(Integer)
+    alerts: Mapped[int] = mapped_column(Integer)
+    heartbeats: Mapped[int] = mapped_column(BigInteger)
+
+    __table_args__ = (
+        CheckConstraint(
+            "up_s >= 0 AND down_s >= 0 AND unknown_s >= 0 AND alerts >= 0 AND heartbeats >= 0", name="numbers"
+        ),
+        CheckConstraint("up_s + down_s + unknown_s = 86400", name="whole_day"),
+        Index("ix_service_days_day", "day"),
+    )

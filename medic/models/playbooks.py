@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import (
     BigInteger,
@@ -13,6 +14,7 @@ from sqlalchemy import (
     Index,
     Integer,
     LargeBinary,
+    Uuid,
     text,
 )
 from sqlalchemy.orm import Mapped, mapped_column
@@ -57,7 +59,10 @@ class PlaybookVersion(Base):
 
 
 class Trigger(Base):
-    """When a playbook runs.  Those of origin ``playbook`` are replaced with each version."""
+    """When a playbook runs.  Those of origin ``playbook`` are replaced with each version.
+
+    ``service_pattern`` of a schedule, and of a hook whose calls name no service, is the name of one service.
+    """
 
     __tablename__ = "triggers"
 
@@ -76,6 +81,7 @@ class Trigger(Base):
     mode: Mapped[str] = mapped_column(server_default="live")
     cron: Mapped[str | None]
     timezone: Mapped[str | None]
+    catch_up_s: Mapped[int] = mapped_column(Integer, server_default="600")
     variables: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
     enabled: Mapped[bool] = mapped_column(server_default=text("true"))
     due_at: Mapped[datetime | None]
@@ -91,6 +97,7 @@ class Trigger(Base):
         CheckConstraint(
             "consecutive_failures >= 1 AND cooldown_s >= 0 AND repeat_every_s >= 60", name="numbers"
         ),
+        CheckConstraint("catch_up_s BETWEEN 60 AND 86400", name="catch_up"),
         Index(
             "uq_triggers_playbook_own",
             "playbook_id",
@@ -101,8 +108,28 @@ class Trigger(Base):
     )
 
 
+class TriggerOccurrence(Base):
+    """What became of one time of a schedule.  Its key is why no two sweepers start the same one."""
+
+    __tablename__ = "trigger_occurrences"
+
+    trigger_id: Mapped[int] = mapped_column(ForeignKey("triggers.id", ondelete="CASCADE"), primary_key=True)
+    at: Mapped[datetime] = mapped_column(primary_key=True)
+    outcome: Mapped[str]
+    execution_id: Mapped[UUID | None] = mapped_column(Uuid)
+    note: Mapped[str] = mapped_column(server_default="")
+
+    __table_args__ = (
+        CheckConstraint("outcome IN ('started', 'shadow', 'refused', 'failed', 'missed')", name="outcome"),
+        CheckConstraint("outcome <> 'started' OR execution_id IS NOT NULL", name="started_has_execution"),
+    )
+
+
 class Hook(Base):
-    """An inbound webhook: a token in the path, a secret beside it, a mapping to variables."""
+    """An inbound webhook: a token in the path, a secret beside it, a mapping to variables.
+
+    A bearer secret is kept as a digest; one that signs is sealed, since verifying needs it.
+    """
 
     __tablename__ = "hooks"
 
@@ -111,12 +138,32 @@ class Hook(Base):
     token_digest: Mapped[bytes] = mapped_column(LargeBinary, unique=True)
     verification: Mapped[str]
     sealed_secret: Mapped[bytes | None] = mapped_column(LargeBinary)
+    secret_digest: Mapped[bytes | None] = mapped_column(LargeBinary)
     mapping: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
     on_resolved: Mapped[bool] = mapped_column(server_default=text("false"))
 
     __table_args__ = (
         CheckConstraint("verification IN ('bearer', 'standard_webhooks')", name="verification"),
+        CheckConstraint(
+            "(verification = 'bearer') = (secret_digest IS NOT NULL)"
+            " AND (verification = 'bearer') = (sealed_secret IS NULL)",
+            name="with_secret",
+        ),
     )
+
+
+class HookGroup(Base):
+    """A group of Alertmanager's alerts, and what a hook heard of it last."""
+
+    __tablename__ = "hook_groups"
+
+    hook_id: Mapped[int] = mapped_column(ForeignKey("hooks.id", ondelete="CASCADE"), primary_key=True)
+    digest: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
+    status: Mapped[str]
+    heard_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+
+    __table_args__ = (CheckConstraint("status IN ('firing', 'resolved')", name="status"),)
 
 
 class Script(Base):

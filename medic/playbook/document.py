@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Literal
@@ -86,10 +86,32 @@ class Retry:
         """
         if not self.on:
             return retryable
-        return any(
-            code in {word, f"http_{word}"} or (word.endswith("xx") and code.startswith(f"http_{word[0]}"))
-            for word in self.on
-        )
+        return names_failure(self.on, code)
+
+
+def names_failure(words: Iterable[str], code: str) -> bool:
+    """Whether one of the words names this failure."""
+    return any(
+        code in {word, f"http_{word}"} or (word.endswith("xx") and code.startswith(f"http_{word[0]}"))
+        for word in words
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What finds out, without a human, whether a step happened whose worker was lost.
+
+    A success says that it happened; a failure of `retry_on` that it did not; one of `fail_on` that it failed.  Anything
+    else is asked again each `interval`, and after `timeout` it is as `otherwise` says.
+    """
+
+    type: str
+    spec: Any
+    interval: timedelta
+    timeout: timedelta
+    retry_on: tuple[str, ...]
+    fail_on: tuple[str, ...]
+    otherwise: Literal["ask", "retry", "fail"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +136,7 @@ class Step:
     on_crash: OnCrash
     only_while: OnlyWhile
     line: int
+    probe: Probe | None = None
 
 
 @dataclass(frozen=True, slots=True)

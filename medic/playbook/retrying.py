@@ -32,12 +32,7 @@ def read_retry(reader: Reader) -> Retry:
     inner = reader.mapping("retry")
     assert inner is not None
     usual = Retry()
-    on = inner.words("on")
-    for word in on:
-        if word not in _CODES and not _STATUS.fullmatch(word):
-            inner.problem(
-                f"'{word[:40]}' is no failure that can be retried{suggest(word, _CODES)}", "on", near=word
-            )
+    on = read_failures(inner, "on")
     retry = Retry(
         attempts=inner.whole("attempts", 3, least=1, most=_MOST_ATTEMPTS),
         backoff=inner.duration("backoff", usual.backoff) or timedelta(0),
@@ -47,3 +42,14 @@ def read_retry(reader: Reader) -> Retry:
     )
     inner.finish()
     return retry
+
+
+def read_failures(reader: Reader, key: str) -> tuple[str, ...]:
+    """A list of failures: statuses, classes of them, and the words of the step types."""
+    words = reader.words(key)
+    for word in words:
+        if word not in _CODES and not _STATUS.fullmatch(word):
+            reader.problem(
+                f"'{word[:40]}' is no failure that is known here{suggest(word, _CODES)}", key, near=word
+            )
+    return words

@@ -11,6 +11,7 @@ from medic.playbook.document import OnCrash, OnFailure, OnlyWhile, Retry, Step
 from medic.playbook.expression import Expression, parse_expression
 from medic.playbook.findings import Findings, suggest
 from medic.playbook.naming import STEP_NAME, fold, step_names
+from medic.playbook.probing import read_probe
 from medic.playbook.reader import Reader
 from medic.playbook.retrying import read_retry
 from medic.playbook.scope import Reference
@@ -95,7 +96,8 @@ def _read_step(
         list(reader.keys())
         return None
     if kind.acts:
-        chosen = reader.choice("on_crash", ("retry", "fail", "ask"), on_crash)
+        # Whoever says how to find out does not want it to be guessed.
+        chosen = reader.choice("on_crash", ("retry", "fail", "ask"), "ask" if "probe" in reader else on_crash)
         on_crash = cast("OnCrash", chosen)
     return Step(
         position=position,
@@ -110,6 +112,7 @@ def _read_step(
         on_crash=on_crash,
         only_while=cast("OnlyWhile", reader.choice("only_while", ("alert_open", "always"), "alert_open")),
         line=reader.node.start_mark.line + 1,
+        probe=read_probe(reader, types, on_crash=on_crash) if kind.acts else None,
     )
 
 

@@ -8,9 +8,9 @@
 spares heartbeats the round trip, `circuit` says when to leave Redis alone.
 """
 
-from medic.ratelimit.choice import limiter_from
+from medic.ratelimit.choice import TYPES, check, limiter_from
 from medic.ratelimit.decision import Decision, headers
 from medic.ratelimit.limiter import Limiter
 from medic.ratelimit.policy import RateClass
 
-__all__ = ["Decision", "Limiter", "RateClass", "headers", "limiter_from"]
+__all__ = ["TYPES", "Decision", "Limiter", "RateClass", "check", "headers", "limiter_from"]

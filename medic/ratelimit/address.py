@@ -18,25 +18,28 @@ _SHARED = frozenset(
 )  # fmt: skip
 
 
-def connection_options(url: str) -> dict[str, Any]:
+def connection_options(url: str, *, name: str = "REDIS_URL") -> dict[str, Any]:
     """Keyword arguments for a redis-py pool.
 
     :param url: ``redis://``, ``rediss://``, or kombu's form of a Unix socket,
         ``redis+socket:///path?virtual_host=0``.
+    :param name: the variable that it comes from.
     :raises Misconfigured: when it cannot be read; without the URL, which holds a password.
     """
     try:
         if url.startswith("redis+socket://"):
             return _socket_options(url)
         given = parse_url(url)  # type: ignore[no-untyped-call]
+        # As the resolver does at each connect; there it is no error of the network, but one that nobody expects.
+        str(given.get("host", "")).encode("idna")
         options = {name: value for name, value in given.items() if name in _SHARED}
     except ValueError:
-        raise Misconfigured("REDIS_URL: cannot be read; write redis://host:6379/0") from None
+        raise Misconfigured(f"{name}: cannot be read; write redis://host:6379/0") from None
     if "ssl_cert_reqs" in options:
         # kombu also takes the names of Python's constants, as CERT_REQUIRED.
         reqs = str(options["ssl_cert_reqs"]).lower().removeprefix("cert_")
         if reqs not in {"none", "optional", "required"}:
-            raise Misconfigured("REDIS_URL: ssl_cert_reqs must be required, optional or none")
+            raise Misconfigured(f"{name}: ssl_cert_reqs must be required, optional or none")
         options["ssl_cert_reqs"] = reqs
     return options
 

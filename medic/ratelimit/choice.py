@@ -15,6 +15,8 @@ from medic.settings import Settings
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger(__name__)
 
+TYPES = frozenset({"redis", "memory", "auto"})
+
 _lock = threading.Lock()
 _chosen: dict[Settings, Limiter] = {}
 
@@ -38,21 +40,36 @@ def limiter_from(settings: Settings) -> Limiter:
 def build(settings: Settings) -> Limiter:
     """A new limiter, with one INFO line that names the choice; see `limiter_from`."""
     asked = settings.rate_limiter_type.strip().lower()
-    url = settings.limiter_redis_url or settings.redis_url
-    if asked == "redis" and url is None:
-        raise Misconfigured("MEDIC_RATE_LIMITER_TYPE is redis: set REDIS_URL too, or choose auto or memory.")
-    if asked not in {"redis", "memory", "auto"}:
+    if asked not in TYPES:
         log.warning(
             "ratelimit.unknown_type",
             message="MEDIC_RATE_LIMITER_TYPE must be auto, redis or memory; memory is used.",
         )
         asked = "memory"
-    store = None
-    if url is not None and asked != "memory":
-        store = RedisStore.at(url.get_secret_value(), pool_size=settings.redis_pool_size)
-    limiter = Limiter(policies_from(settings), store)
+    limiter = Limiter(policies_from(settings), _store(settings))
     log.info("ratelimit.chosen", backend=limiter.backend, asked=asked)
     return limiter
+
+
+def check(settings: Settings) -> None:
+    """Look whether a limiter can be made, without a word in the log and without asking Redis.
+
+    :raises Misconfigured: as `limiter_from`.
+    """
+    store = _store(settings)
+    if store is not None:
+        store.close()
+
+
+def _store(settings: Settings) -> RedisStore | None:
+    asked = settings.rate_limiter_type.strip().lower()
+    url = settings.limiter_redis_url or settings.redis_url
+    if asked == "redis" and url is None:
+        raise Misconfigured("MEDIC_RATE_LIMITER_TYPE is redis: set REDIS_URL too, or choose auto or memory.")
+    if url is None or asked not in {"redis", "auto"}:
+        return None
+    name = "REDIS_URL" if settings.limiter_redis_url is None else "MEDIC_LIMITER_REDIS_URL"
+    return RedisStore.at(url.get_secret_value(), pool_size=settings.redis_pool_size, name=name)
 
 
 def _renew_lock() -> None:

@@ -6,6 +6,8 @@ import threading
 
 import structlog
 
+from medic.telemetry import metrics
+
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger(__name__)
 
 PAUSE = 5.0
@@ -45,6 +47,7 @@ class Circuit:
             reopened = not self._closed
             self._closed = True
         if reopened:
+            metrics.RATE_LIMIT_DEGRADED.set(0)
             log.info("ratelimit.recovered", message="Redis answers again; limits are shared again.")
 
     def failed(self, error: Exception, *, now: float) -> None:
@@ -53,6 +56,8 @@ class Circuit:
             self._closed = False
             self._retry_at = now + PAUSE
         if first:
+            metrics.RATE_LIMIT_DEGRADED.set(1)
+            metrics.RATE_LIMIT_DEGRADATIONS.inc()
             # The type alone: redis-py's texts may hold the address.
             log.warning(
                 "ratelimit.degraded",

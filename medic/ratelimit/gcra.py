@@ -38,15 +38,20 @@ def admit(tat: float, *, now: float, interval: float, burst: int, cost: int) -> 
 
     :param interval: the time that gives one call back.
     """
-    base = max(tat, now)
-    moved = base + cost * interval
-    ahead = moved - now - burst * interval
-    allowed = ahead <= SLACK * interval
-    tat = moved if allowed else base
+    allowed, moved = advance(tat, now=now, interval=interval, burst=burst, cost=cost)
     return RateVerdict(
         allowed=allowed,
-        tat=tat,
-        remaining=max(0, math.floor(burst - (tat - now) / interval + SLACK)),
-        reset_after=tat - now,
-        retry_after=0.0 if allowed else ahead,
+        tat=moved,
+        remaining=max(0, math.floor(burst - (moved - now) / interval + SLACK)),
+        reset_after=moved - now,
+        retry_after=0.0 if allowed else moved - now + (cost - burst) * interval,
     )
+
+
+def advance(tat: float, *, now: float, interval: float, burst: int, cost: int) -> tuple[bool, float]:
+    """`admit` without the words around it: whether the call passes, and the new ``tat``."""
+    base = tat if tat > now else now  # noqa: FURB136 - a call of `max` costs more than all the rest here
+    moved = base + cost * interval
+    if moved - now - burst * interval <= SLACK * interval:
+        return True, moved
+    return False, base

@@ -31,7 +31,7 @@ from collections import OrderedDict
 from typing import Protocol
 
 from medic.ratelimit.decision import WINDOW, Decision
-from medic.ratelimit.gcra import SLACK, Settlement, admit
+from medic.ratelimit.gcra import SLACK, Settlement, advance
 from medic.ratelimit.policy import Policy
 
 LEASE_SHARE = 8
@@ -89,15 +89,17 @@ class LeasedBuckets:
                 bucket.tat = now
             if bucket.lease - now > (lease_burst + SLACK) * lease_interval:
                 bucket.lease = now
-            verdict = admit(bucket.tat, now=now, interval=interval, burst=policy.burst, cost=cost)
-            if not verdict.allowed or self._settle is None:
-                bucket.tat = verdict.tat
-                return _decision(policy, verdict.allowed, verdict.reset_after, cost)
-            own = admit(bucket.lease, now=now, interval=lease_interval, burst=lease_burst, cost=cost)
+            allowed, tat = advance(bucket.tat, now=now, interval=interval, burst=policy.burst, cost=cost)
+            if not allowed or self._settle is None:
+                bucket.tat = tat
+                return _decision(policy, allowed, tat - now, cost)
+            held, lease = advance(
+                bucket.lease, now=now, interval=lease_interval, burst=lease_burst, cost=cost
+            )
             # While another thread settles, the lease is on its way to Redis and must not be used twice.
-            if own.allowed and not bucket.settling:
-                bucket.tat, bucket.lease = verdict.tat, own.tat
-                return _decision(policy, True, verdict.reset_after, cost)
+            if held and not bucket.settling:
+                bucket.tat, bucket.lease = tat, lease
+                return _decision(policy, True, tat - now, cost)
             used = max(0.0, bucket.lease - now) / lease_interval
             owed = 0 if bucket.settling else math.ceil(used - SLACK)
             bucket.settling += 1
@@ -124,9 +126,10 @@ class LeasedBuckets:
                 bucket.tat = max(bucket.tat, now + settlement.ahead)
                 return _decision(policy, settlement.allowed, settlement.ahead, cost)
             interval = WINDOW / policy.limit
-            verdict = admit(bucket.tat, now=now, interval=interval, burst=policy.burst, cost=cost)
-            bucket.tat = verdict.tat
-            return _decision(policy, verdict.allowed, verdict.reset_after, cost)
+            allowed, bucket.tat = advance(
+                bucket.tat, now=now, interval=interval, burst=policy.burst, cost=cost
+            )
+            return _decision(policy, allowed, bucket.tat - now, cost)
 
     def _bucket(self, key: Key, now: float) -> _Bucket:
         bucket = self._buckets.get(key)

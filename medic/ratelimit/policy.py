@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import lru_cache
 
 from medic.settings import Settings
 
@@ -42,8 +43,14 @@ class Policy:
         """The policy of a subject that may write so many services."""
         if self.per_service == 0 or services <= 0:
             return self
-        limit = self.limit + self.per_service * services
-        return replace(self, limit=limit, burst=limit)
+        return _widened(self, services)
+
+
+@lru_cache
+def _widened(policy: Policy, services: int) -> Policy:
+    """Kept, as each heartbeat of a key asks for the same."""
+    limit = policy.limit + policy.per_service * services
+    return replace(policy, limit=limit, burst=limit)
 
 
 def policies_from(settings: Settings) -> Mapping[RateClass, Policy]:

@@ -17,8 +17,10 @@ from medic.ratelimit.policy import Policy
 from medic.ratelimit.scripts import SETTLE_SCRIPT, WINDOW_SCRIPT
 from medic.ratelimit.window import WindowVerdict
 
-TIMEOUT = 0.1
-"""Seconds for a connect, an answer, or a free connection: a call must not wait longer for its limit."""
+TIMEOUT = 0.25
+"""Seconds for a connect or an answer: a call must not wait longer for a Redis that is away."""
+WAIT = 1.0
+"""Seconds for a free connection: whoever gets none is counted apart, so it is worth a wait."""
 
 
 class RedisStore:
@@ -35,16 +37,17 @@ class RedisStore:
         self._settle = client.register_script(SETTLE_SCRIPT)
 
     @classmethod
-    def at(cls, url: str, *, pool_size: int) -> RedisStore:
-        """A store at REDIS_URL.
+    def at(cls, url: str, *, pool_size: int, name: str = "REDIS_URL") -> RedisStore:
+        """A store at a URL.
 
+        :param name: the variable that the URL comes from.
         :raises Misconfigured: when the URL cannot be used.
         """
-        options = connection_options(url)
+        options = connection_options(url, name=name)
         try:
             pool = BlockingConnectionPool(  # type: ignore[no-untyped-call]
                 max_connections=pool_size,
-                timeout=TIMEOUT,
+                timeout=WAIT,
                 socket_timeout=TIMEOUT,
                 socket_connect_timeout=TIMEOUT,
                 # A retry inside the client would double the wait; the circuit decides when to try again.
@@ -55,7 +58,7 @@ class RedisStore:
             # Makes a connection object, without connecting: options that it does not take show now.
             pool.connection_class(**pool.connection_kwargs)
         except (TypeError, ValueError, redis.RedisError):
-            raise Misconfigured("REDIS_URL: has an option that the client does not take") from None
+            raise Misconfigured(f"{name}: has an option that the client does not take") from None
         return cls(redis.Redis(connection_pool=pool))
 
     def window(self, key: str, policy: Policy, *, cost: int, at: int | None = None) -> WindowVerdict:

@@ -26,10 +26,33 @@ Interpreter = Literal["bash", "python"]
 
 
 @dataclass(frozen=True, slots=True)
+class Recipient:
+    """A target that is told something, by name, and by which route."""
+
+    target_id: int
+    target: str
+    route_id: int | None = None
+    level: int = 0
+    position: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something to tell people.  It goes into the outbox in the transaction that records the step."""
+
+    text: str
+    recipients: tuple[Recipient, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
-    """The step happened and succeeded.  `output` is what ``${steps.NAME.…}`` reads."""
+    """The step happened and succeeded.  `output` is what ``${steps.NAME.…}`` reads.
+
+    :param notice: what people are told of it, once per step, however often the step ran.
+    """
 
     output: dict[str, Json] = field(default_factory=dict)
+    notice: Notice | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +146,13 @@ class Facts(Protocol):
 
     def step_ended(self, name: str) -> datetime:
         """When an earlier step ended; one that was skipped, when it was skipped."""
+        ...
+
+    def recipients(self, *, target: str | None = None, route: str | None = None) -> tuple[Recipient, ...]:
+        """Who is told: a target, the first level of a route, or else whoever the execution's service tells.
+
+        :raises NotFound: when there is nobody.
+        """
         ...
 
 
@@ -257,4 +287,38 @@ class StepType(Protocol):
 
     def act(self, rendered: Any, context: ActContext) -> Outcome:
         """Do it."""
+        ...
+
+
+# --- a dry run
+
+
+class Checks(Protocol):
+    """What a type may ask in a dry run.  ``is_whole``: no value is missing that an earlier step will give."""
+
+    @property
+    def is_whole(self) -> bool: ...
+
+    def url(self, url: str) -> None:
+        """Note an address that the step would reach; whether it may is said beside the step."""
+        ...
+
+    def script(self, name: str) -> Script:
+        """:raises NotFound: when no script of this name is registered."""
+        ...
+
+    def recipients(self, *, target: str | None = None, route: str | None = None) -> Sequence[Recipient]:
+        """:raises NotFound: when there is no such target or route, or it is switched off."""
+        ...
+
+
+@runtime_checkable
+class Rehearsed(Protocol):
+    """A type that can tell before it acts what would stand in its way; a type need not."""
+
+    def rehearse(self, rendered: Any, checks: Checks, /) -> list[str]:
+        """What stands in the way, each a sentence; sends, opens and runs nothing.
+
+        :raises Invalid, NotFound: as one more of them.
+        """
         ...

@@ -17,7 +17,7 @@ from medic.playbook.reader import Reader
 from medic.playbook.scope import Json, Scope
 from medic.playbook.step import read_step_name
 from medic.steps.answer import describe, read_success, render_success, shortfall
-from medic.steps.base import STEPS_QUEUE, ActContext, Done, Failed, Outcome, Park
+from medic.steps.base import STEPS_QUEUE, ActContext, Checks, Done, Failed, Outcome, Park
 from medic.steps.checks import (
     AlertResolved,
     HeartbeatReceived,
@@ -59,6 +59,10 @@ class ConditionStep:
         list(reader.keys())
         return AlertResolved()
 
+    def parse_probe(self, reader: Reader) -> Spec:
+        """As a probe it counts from the moment of the doubt on."""
+        return self.parse(reader)
+
     def on_crash(self, _spec: Spec, /) -> Literal["retry", "ask"]:
         return "retry"
 
@@ -71,6 +75,11 @@ class ConditionStep:
         return RenderedHttp(
             render_request(spec.request, scope), render_success(spec.success, scope), spec.interval
         )
+
+    def rehearse(self, rendered: RenderedCheck, checks: Checks, /) -> list[str]:
+        if isinstance(rendered, RenderedHttp):
+            checks.url(rendered.request.url)
+        return []
 
     def act(self, rendered: RenderedCheck, context: ActContext) -> Outcome:
         deadline = (context.parked_at or context.now) + (context.timeout or context.default_condition_timeout)

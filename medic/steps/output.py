@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import json
 import math
 from collections.abc import Callable
@@ -9,6 +10,11 @@ from collections.abc import Callable
 from medic.playbook.scope import Json
 
 MOST_BYTES = 65_536
+_BESIDES = 4_096
+"""For what tells of an answer that fills the rest: its status, headers, times."""
+_LONG_TEXT = 1_024
+_MOST_CUTS = 32
+_MARK = f"… [cut at {MOST_BYTES} bytes]"
 _DEEPEST = 64
 _LONGEST_NUMBER = 40
 
@@ -61,7 +67,7 @@ def read_body(body: bytes, content_type: str, *, truncated: bool) -> Json:
             return read_json(text)
         except ValueError:
             pass
-    return f"{text}… [cut at {MOST_BYTES} bytes]" if cut else text
+    return f"{text}{_MARK}" if cut else text
 
 
 def fit(value: Json, redact: Callable[[str], str]) -> Json:
@@ -76,8 +82,39 @@ def fit(value: Json, redact: Callable[[str], str]) -> Json:
 
 
 def fit_output(value: dict[str, Json], redact: Callable[[str], str]) -> dict[str, Json]:
-    """`fit` for a whole output, whose own keys are ours."""
-    return {key: fit(item, redact) for key, item in value.items()}
+    """`fit` for a whole output, whose own keys are ours; what makes it larger than 64 kB is cut, with a mark."""
+    return _within({key: fit(item, redact) for key, item in value.items()}, MOST_BYTES + _BESIDES)
+
+
+def _within(output: dict[str, Json], most: int) -> dict[str, Json]:
+    """Cut the largest values until all fit: long texts first, as a later step may read what has a structure."""
+    excess = _size(output) - most
+    if excess <= 0:
+        return output
+    cut = dict(output)
+
+    def rank(key: str) -> tuple[bool, int]:
+        size = _size(cut[key])
+        return not (isinstance(cut[key], str) and size > _LONG_TEXT), -size
+
+    for key in sorted(cut, key=rank)[:_MOST_CUTS]:
+        value = cut[key]
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        keep = max(0, _size(value) - excess - _size(_MARK))
+        cut[key] = _start_of(text.removesuffix(_MARK), keep) + _MARK
+        excess = _size(cut) - most
+        if excess <= 0:
+            return cut
+    return {"cut": _MARK}  # very many small ones
+
+
+def _size(value: Json) -> int:
+    return len(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
+
+
+def _start_of(text: str, most: int) -> str:
+    """As much of a text's start as is no larger than that, once it is written as JSON."""
+    return text[: bisect.bisect_right(range(1, len(text) + 1), most, key=lambda end: _size(text[:end]))]
 
 
 def _clean(text: str) -> str:

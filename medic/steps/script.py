@@ -20,7 +20,7 @@ from medic.errors import Invalid, NotFound, SandboxUnavailable
 from medic.playbook.reader import Reader
 from medic.playbook.scope import VARIABLE_NAME, Json, Reference, Scope
 from medic.playbook.template import Listed, Mapped, Tree, as_text, render_tree, tree_references
-from medic.steps.base import SCRIPTS_QUEUE, ActContext, Done, Failed, Outcome, ScriptResult
+from medic.steps.base import SCRIPTS_QUEUE, ActContext, Checks, Done, Failed, Outcome, ScriptResult
 from medic.steps.output import fit_output, read_json
 from medic.steps.parameters import bind
 
@@ -83,6 +83,12 @@ class ScriptStep:
             "args": list(args),
         }
         return RenderedScript(spec.name, values, args, scope.variables, shown)
+
+    def rehearse(self, rendered: RenderedScript, checks: Checks, /) -> list[str]:
+        script = checks.script(rendered.name)
+        if checks.is_whole:
+            bind(script.parameters, rendered.parameters)
+        return []
 
     def act(self, rendered: RenderedScript, context: ActContext) -> Outcome:
         try:

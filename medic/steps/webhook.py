@@ -15,7 +15,7 @@ from medic.errors import EgressFailed, EgressRefused
 from medic.playbook.reader import Reader
 from medic.playbook.scope import Json, Scope
 from medic.steps.answer import Expected, Success, describe, read_success, render_success, shortfall
-from medic.steps.base import STEPS_QUEUE, ActContext, Done, Failed, Outcome
+from medic.steps.base import STEPS_QUEUE, ActContext, Checks, Done, Failed, Outcome
 from medic.steps.output import MOST_BYTES, fit_output
 from medic.steps.request import Request, RequestSpec, read_request, render_request
 
@@ -52,12 +52,21 @@ class WebhookStep:
         idempotent = reader.flag("idempotent", default=request.method in _IDEMPOTENT)
         return WebhookSpec(request, success, idempotent)
 
+    def parse_probe(self, reader: Reader) -> WebhookSpec:
+        """As a probe it asks and changes nothing."""
+        request = read_request(reader, methods=("GET", "HEAD"), method="GET")
+        return WebhookSpec(request, read_success(reader, default=frozenset(range(200, 300))), idempotent=True)
+
     def on_crash(self, spec: WebhookSpec, /) -> Literal["retry", "ask"]:
         return "retry" if spec.idempotent else "ask"
 
     def render(self, spec: WebhookSpec, scope: Scope, /) -> RenderedWebhook:
         request = render_request(spec.request, scope)
         return RenderedWebhook(request, render_success(spec.success, scope), request.shown)
+
+    def rehearse(self, rendered: RenderedWebhook, checks: Checks, /) -> list[str]:
+        checks.url(rendered.request.url)
+        return []
 
     def act(self, rendered: RenderedWebhook, context: ActContext) -> Outcome:
         request = rendered.request

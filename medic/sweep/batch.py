@@ -16,7 +16,9 @@ from medic.models.monitoring import Service, ServiceState
 from medic.sweep.effects import settle
 from medic.sweep.evidence import runs_behind, signals_behind
 from medic.sweep.rows import Due, Judged, claim, policy_of, restore
+from medic.sweep.silence import unheard
 from medic.sweep.swept import Swept
+from medic.times import format_time
 
 BATCH = 500
 SET_ASIDE = timedelta(minutes=5)
@@ -49,11 +51,14 @@ def sweep_batch(session: Session, *, now: datetime | None = None) -> Swept:
     dues = _restored(session, rows, swept, at)
     signals = signals_behind(session, dues)
     runs = runs_behind(session, dues, signals)
+    blind = unheard(session, dues, signals, runs, now=at)
     verdicts: list[Judged] = []
     for due in dues:
         service_id = due.service.id
         try:
-            verdict = evaluator.evaluate(due.policy, due.state, signals[service_id], runs[service_id], (), at)
+            verdict = evaluator.evaluate(
+                due.policy, due.state, signals[service_id], runs[service_id], blind.get(service_id, ()), at
+            )
         except Exception:
             log.exception("sweep.not_judged", service_id=service_id)
             _set_aside(session, service_id, swept, at)
@@ -102,6 +107,10 @@ def _set_aside(session: Session, service_id: int, swept: Swept, at: datetime) ->
     session.execute(
         update(ServiceState)
         .where(ServiceState.service_id == service_id)
-        .values(due_at=at + SET_ASIDE, quiet=False)
+        .values(
+            due_at=at + SET_ASIDE,
+            quiet=False,
+            carried=ServiceState.carried.op("||")({"set_aside_at": format_time(at)}),
+        )
     )
     swept.set_aside += 1

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from sqlalchemy import bindparam, select, text, update
+from sqlalchemy import bindparam, select, text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Session
 from sqlalchemy.types import BigInteger, Boolean, Integer, Text
 
-from medic import alerts, evaluator
+from medic import alerts, evaluator, notices
 from medic.evaluator import Change, Reason, RunEvent, Transition
 from medic.models.alerting import Alert
-from medic.models.monitoring import Run, Service
+from medic.models.monitoring import Service
 from medic.reactions import Failing, react
 from medic.sweep.rows import Judged
 from medic.sweep.swept import Swept
-from medic.telemetry import metrics
 
 
 def settle(session: Session, verdicts: Sequence[Judged], *, now: datetime) -> Swept:
@@ -26,12 +25,22 @@ def settle(session: Session, verdicts: Sequence[Judged], *, now: datetime) -> Sw
     _write_states(session, verdicts)
     _lose_runs(session, verdicts)
     failing = _change_alerts(session, verdicts, swept, now)
-    reaction = react(session, failing, now=now)
+    successes = {case.service.id: case.verdict.state.last_success_at for case in verdicts}
+    told = notices.tell(
+        session,
+        [
+            notices.Open(case.service, case.alert_id, case.failures, successes[case.service.id])
+            for case in failing
+        ],
+        now=now,
+    )
+    swept.told += told.count
+    reaction = react(session, [case for case in failing if case.service.id in told.free], now=now)
     swept.started += reaction.started
-    if reaction.again:
-        session.execute(
-            _LOOK_AGAIN, {"service_id": list(reaction.again), "moment": list(reaction.again.values())}
-        )
+    for service_id, moment in reaction.again.items():
+        told.look(service_id, moment)
+    if told.again:
+        session.execute(_LOOK_AGAIN, {"service_id": list(told.again), "moment": list(told.again.values())})
     return swept
 
 
@@ -39,7 +48,7 @@ _LOOK_AGAIN = text(
     """
     UPDATE service_states s SET due_at = v.moment
       FROM unnest(CAST(:service_id AS bigint[]), CAST(:moment AS timestamptz[])) AS v (service_id, moment)
-     WHERE s.service_id = v.service_id AND s.due_at > v.moment
+     WHERE s.service_id = v.service_id AND (s.due_at IS NULL OR s.due_at > v.moment)
     """
 )
 
@@ -87,18 +96,35 @@ def _write_states(session: Session, verdicts: Sequence[Judged]) -> None:
     )
 
 
+# A run that began and was lost in one call has no row id yet there, but its start has one.
+_LOSE = text(
+    """
+    UPDATE runs r SET state = 'lost', ended_at = v.at
+      FROM unnest(CAST(:service_id AS bigint[]), CAST(:run AS bigint[]), CAST(:start AS bigint[]),
+                  CAST(:at AS timestamptz[]))
+        AS v (service_id, run_id, start_id, at)
+     WHERE r.service_id = v.service_id AND r.state = 'open'
+       AND (r.id = v.run_id OR v.run_id IS NULL AND r.start_id = v.start_id)
+    """
+)
+
+
 def _lose_runs(session: Session, verdicts: Sequence[Judged]) -> None:
+    lost: list[tuple[int, int | None, int | None, datetime]] = []
     for case in verdicts:
-        # A run that began and was lost in one call has no row id yet there, but its start has one.
+        if not case.verdict.lost_runs:
+            continue
         started = {c.run: c.signal_id for c in case.verdict.runs if c.event is RunEvent.STARTED}
-        for change in case.verdict.lost_runs:
-            which = (
-                Run.id == change.run.id if change.run.id is not None
-                else (Run.service_id == case.service.id) & (Run.start_id == started.get(change.run))
-            )  # fmt: skip
-            session.execute(
-                update(Run).where(which, Run.state == "open").values(state="lost", ended_at=change.at)
-            )
+        lost += [
+            (case.service.id, change.run.id, started.get(change.run), change.at)
+            for change in case.verdict.lost_runs
+        ]
+    if lost:
+        services, runs, starts, ends = zip(*lost, strict=True)
+        session.execute(
+            _LOSE,
+            {"service_id": list(services), "run": list(runs), "start": list(starts), "at": list(ends)},
+        )
 
 
 def _change_alerts(
@@ -159,14 +185,11 @@ def _change_once(
             if is_over:
                 del standing[service.id]
                 swept.resolved += 1
-                metrics.ALERTS_RESOLVED.inc()
     opened = alerts.open_all(session, openings, now=now)
     standing |= opened
     for opening in openings:
         if opening.service_id in opened:
-            swept.opened += 1
-            metrics.ALERTS.labels(opening.priority).inc()
-            metrics.DETECTION_SECONDS.observe(max(0.0, (now - opening.at).total_seconds()))
+            swept.openings.append((opening.priority, max(timedelta(0), now - opening.at)))
     alerts.turn_all(session, turns, now=now)
 
 

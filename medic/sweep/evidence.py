@@ -36,7 +36,12 @@ def signals_behind(session: Session, dues: Sequence[Due]) -> dict[int, list[Sign
     heartbeats = session.execute(
         text(
             """
-            SELECT h.service_id, h.id, h.kind, h.event_at, h.received_at, h.run_id, h.exit_code
+            SELECT h.service_id, h.id, h.event_at, h.received_at, h.run_id, h.exit_code,
+                   -- A start that opened no run came behind its end, which a quiet row has folded in unseen.
+                   CASE WHEN h.kind = 'start' AND h.run_id IS NULL AND NOT EXISTS (
+                             SELECT 1 FROM runs r
+                              WHERE r.service_id = h.service_id AND r.started_at = h.event_at AND r.start_id = h.id)
+                        THEN 'log' ELSE h.kind END AS kind
               FROM unnest(:services, :folded, :since) AS w (service_id, folded_id, since)
              CROSS JOIN LATERAL (
                 SELECT * FROM heartbeats b

@@ -71,6 +71,7 @@ def restore(policy: Policy, row: ServiceState) -> State:
     """The state that the last sweep left, or a new service's."""
     carried = dict(row.carried)
     by_hand = carried.pop("resolved_by_hand", None)
+    carried.pop("set_aside_at", None)
     if not carried:
         return evaluator.first_state(policy)
     state = evaluator.restore(

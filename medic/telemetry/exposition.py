@@ -11,7 +11,7 @@ import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 from wsgiref.simple_server import WSGIServer
@@ -29,19 +29,35 @@ from medic.telemetry.multiprocess import shared_directory
 _log = logging.getLogger("medic.telemetry")
 
 _FILE: Final = re.compile(r"(counter|histogram|gauge_[a-z]+)_(\d+)\.db")
+OPEN_STATES: Final = ("pending_approval", "running", "waiting", "in_doubt")
 _SETTLED: Final = "0"
 """The pid under which the counts of ended processes are kept; no process has it."""
 
 
 @dataclass(frozen=True, slots=True)
+class Queue:
+    """What waits on one of the broker's queues."""
+
+    depth: int
+    oldest_s: float | None
+    """How long ago the execution of the oldest message was dispatched; ``None`` where no message names one."""
+
+
+@dataclass(frozen=True, slots=True)
 class Census:
-    """What the database says about Medic's state at the moment of a scrape."""
+    """What database and broker say about Medic's state at the moment of a scrape."""
 
     services: Mapping[str, int]
     """Services by status."""
     alerts_active: int
     executions: Mapping[str, int]
     """Executions that are not final, by state."""
+    overdue: Mapping[str, float] = field(default_factory=dict)
+    """Seconds for which the oldest of ``services``, ``executions`` and ``deliveries`` has been due; 0 for none."""
+    jobs: Mapping[str, float] = field(default_factory=dict)
+    """Seconds since a job of beat last ran."""
+    stopped: bool = False
+    queues: Mapping[str, Queue] = field(default_factory=dict)
 
 
 class BuildInfo(Collector):
@@ -81,17 +97,49 @@ class DatabaseCensus(Collector):
                 _log.warning("metrics.census_failed", extra={"error": type(error).__name__})
             return
         self._failing = False
-        services = GaugeMetricFamily("medic_services", "Services, by status.", labels=["status"])
-        for status, count in sorted(census.services.items()):
-            services.add_metric([status], count)
-        yield services
-        yield GaugeMetricFamily("medic_alerts_active", "Alerts that are open.", value=census.alerts_active)
-        executions = GaugeMetricFamily(
-            "medic_executions", "Executions that are not final, by state.", labels=["state"]
-        )
-        for state, count in sorted(census.executions.items()):
-            executions.add_metric([state], count)
-        yield executions
+        yield from _families(census)
+
+
+def _families(census: Census) -> Iterator[Metric]:
+    # Every state that there is, so that a rule on one of them finds a series from the start on.
+    executions = dict.fromkeys(OPEN_STATES, 0) | dict(census.executions)
+    active = sum(count for status, count in census.services.items() if status != "paused")
+    depths = {name: queue.depth for name, queue in census.queues.items()}
+    oldest = {name: queue.oldest_s for name, queue in census.queues.items() if queue.oldest_s is not None}
+    for name, help_, label, values in (
+        ("medic_services", "Services, by status.", "status", census.services),
+        ("medic_executions", "Executions that are not final, by state.", "state", executions),
+        (
+            "medic_overdue_seconds",
+            "How long the oldest of services, executions and deliveries has been due by now; 0 when none is.",
+            "what",
+            census.overdue,
+        ),
+        ("medic_job_age_seconds", "Time since a job of beat last ran.", "job", census.jobs),
+        ("medic_queue_depth", "Messages on a queue that no worker has yet.", "queue", depths),
+        (
+            "medic_queue_oldest_seconds",
+            "How long ago the execution of a queue's oldest message was dispatched.",
+            "queue",
+            oldest,
+        ),
+    ):
+        family = GaugeMetricFamily(name, help_, labels=[label])
+        for key, value in sorted(values.items()):
+            family.add_metric([key], value)
+        yield family
+    for name, help_, count in (
+        ("medic_alerts_active", "Alerts that are open.", census.alerts_active),
+        ("medic_registered_services", "Services that there are.", sum(census.services.values())),
+        ("medic_active_services", "Services that are not paused.", active),
+        (
+            "medic_playbook_executions_pending_approval",
+            "Executions that wait for a human.",
+            executions["pending_approval"],
+        ),
+        ("medic_stopped", "1 while the stop switch is on.", int(census.stopped)),
+    ):
+        yield GaugeMetricFamily(name, help_, value=count)
 
 
 class AllProcesses(Collector):

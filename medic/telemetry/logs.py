@@ -13,11 +13,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, TextIO
+from typing import TextIO
 
 import structlog
 
-from medic.settings import Settings
+from medic.settings import Settings, current
 from medic.telemetry.log_format import JsonLine, TextLine
 
 # What these say at INFO happens every second or at each request, and says nothing of Medic's own.
@@ -61,25 +61,7 @@ def configure_logging(settings: Settings, component: str) -> None:
 
     :param component: ``api``, ``worker``, ``beat``, ``flower`` or ``cli``; it stands in each line's resource.
     """
-    line: JsonLine | TextLine
-    if settings.log_format == "json":
-        line = JsonLine(
-            {
-                "service.name": settings.otel_service_name,
-                "service.version": settings.version,
-                "deployment.environment": settings.environment,
-                "medic.component": component,
-            }
-        )
-    else:
-        line = TextLine()
-    handler = StdoutHandler()
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[structlog.contextvars.merge_contextvars, structlog.stdlib.ExtraAdder()],
-            processors=[line],
-        )
-    )
+    handler = _handler(settings, component)
     root = logging.getLogger()
     for old in root.handlers[:]:
         # Ours of an earlier call, and what `logging.basicConfig` made; a test's capture handler stays.
@@ -109,10 +91,9 @@ def configure_logging(settings: Settings, component: str) -> None:
         threading.excepthook = _log_thread
 
 
-def granian_log_config() -> dict[str, Any]:
-    """``log_dictconfig`` of granian: its records go to our handler instead of its own."""
-    through = {"handlers": [], "propagate": True, "level": "INFO"}
-    return {"loggers": {"_granian": dict(through), "granian.access": dict(through)}}
+def granian_handler() -> logging.Handler:
+    """What granian_logs.json names for granian's records: the server writes some before it loads our application."""
+    return _handler(current(), "api")
 
 
 def bind_context(**ids: str | int | None) -> None:
@@ -134,6 +115,29 @@ def bound_context(**ids: str | int | None) -> Iterator[None]:
         **{name: value for name, value in ids.items() if value is not None}
     ):
         yield
+
+
+def _handler(settings: Settings, component: str) -> StdoutHandler:
+    line: JsonLine | TextLine
+    if settings.log_format == "json":
+        line = JsonLine(
+            {
+                "service.name": settings.otel_service_name,
+                "service.version": settings.version,
+                "deployment.environment": settings.environment,
+                "medic.component": component,
+            }
+        )
+    else:
+        line = TextLine()
+    handler = StdoutHandler()
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.contextvars.merge_contextvars, structlog.stdlib.ExtraAdder()],
+            processors=[line],
+        )
+    )
+    return handler
 
 
 def _log_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -10,7 +10,7 @@ from apiflask import APIFlask
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from medic import audit, broker
+from medic import audit
 from medic import settings as settings_
 from medic.access import create_key
 from medic.db import database_now, in_transaction
@@ -29,9 +29,10 @@ def settings(environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterat
         f"RATE_LIMIT_{name}_REQUESTS": "100000" for name in ("MANAGEMENT", "TRIGGER", "DOCS", "HEARTBEAT")
     }
     limits["MEDIC_WEBHOOK_SECRET"] = "a secret of the tests"
+    limits["SLACK_SIGNING_SECRET"] = "the newer secret, the older secret"
     for name, value in (environ | limits).items():
         monkeypatch.setenv(name, value)
-    caches: tuple[Any, ...] = (settings_.current, process_engine, broker.app)
+    caches: tuple[Any, ...] = (settings_.current, process_engine)
     for cache in caches:
         cache.cache_clear()
     yield settings_.current()
@@ -45,7 +46,6 @@ def app(engine: Engine, settings: Settings) -> Iterator[APIFlask]:
     made.testing = False  # errors are answers, as in life
     yield made
     made.extensions["medic"].heartbeats.close()
-    made.extensions["medic"].batches.close()
     made.extensions["medic"].hints.close()
 
 

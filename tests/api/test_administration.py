@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from apiflask import APIFlask
+from pydantic import SecretStr
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from medic import alerts
+from medic import alerts, vault
 from medic.db import database_now, in_transaction
 from medic.settings import Settings
 from medic_api.app import create_app
@@ -85,6 +87,49 @@ def test_a_secret_goes_in_and_never_comes_out(admin: Api) -> None:
         answer = admin("PUT", "/v1/secrets/TOKEN", wrong)
         problem(answer, 422)
         assert value not in answer.text
+
+
+def test_a_secret_is_replaced_only_where_there_is_one_if_that_is_asked_for(admin: Api) -> None:
+    body = {"value": "correct horse battery"}
+    problem(admin("PUT", "/v1/secrets/TOKEN", body, If_Match="*"), 412)
+    assert admin("PUT", "/v1/secrets/TOKEN", body).get_json()["version"] == 1
+    assert admin("PUT", "/v1/secrets/TOKEN", body, If_Match="*").get_json()["version"] == 2
+    problem(admin("PUT", "/v1/secrets/TOKEN", body, If_Match='"1"'), 422, "If-Match")
+
+
+def test_secrets_move_to_a_new_key_and_the_old_one_goes(
+    engine: Engine, settings: Settings, admin: Api, api_with: MakeApi, outsider: Api
+) -> None:
+    value = "correct horse battery"
+    target = {"kind": "webhook", "secrets": {"url": "https://hooks.example.com/x"}}
+    assert admin("PUT", "/v1/secrets/rewrap", {"value": value}).status_code == 200  # a name like any other
+    assert admin("PUT", "/v1/targets/hook", target).status_code in {200, 201}
+    assert settings.secrets_key is not None
+    old, new = settings.secrets_key.get_secret_value(), base64.b64encode(b"n" * 32).decode()
+
+    def with_keys(keys: str) -> Api:
+        app = create_app(settings.model_copy(update={"secrets_key": SecretStr(keys)}), engine=engine)
+        return Api(app.test_client(), admin.key)
+
+    both, rewrapped, body = with_keys(f"second:{new},{old}"), 0, {}
+    while True:
+        batch = both("POST", "/v1/secrets/rewrap", body).get_json()
+        assert (batch["key_id"], batch["broken"]) == ("second", [])
+        rewrapped += batch["rewrapped"]
+        if batch["next"] is None:
+            break
+        body = {"after": batch["next"], "key_id": "second"}
+    assert (rewrapped, batch["in_use"]) == (2, ["second"])
+    with Session(engine) as session:
+        ring = vault.key_ring(settings.model_copy(update={"secrets_key": SecretStr(f"second:{new}")}))
+        assert vault.reveal(session, ring, "rewrap").get_secret_value() == value
+    assert with_keys(f"second:{new}")("POST", "/v1/secrets/rewrap", {}).get_json()["rewrapped"] == 0
+    problem(admin("POST", "/v1/secrets/rewrap", {}), 503)  # a process that has the old key only
+    problem(with_keys(f"second:{new}")("POST", "/v1/secrets/rewrap", {"key_id": "other"}), 409)
+    problem(both("POST", "/v1/secrets/rewrap", {"after": "nowhere"}), 422, "after")
+    problem(api_with("services:write")("POST", "/v1/secrets/rewrap", {}), 403)
+    problem(api_with("admin", patterns=["db-*"])("POST", "/v1/secrets/rewrap", {}), 403)
+    problem(outsider("POST", "/v1/secrets/rewrap", {}), 401)
 
 
 def test_secrets_without_a_key_say_what_to_set(engine: Engine, settings: Settings, admin: Api) -> None:

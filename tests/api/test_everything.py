@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from apiflask import APIFlask
 
 from medic.access import SCOPES
 from medic.ratelimit.policy import RateClass
+from medic_api.intake import read_json
 from tests.api.caller import Api, MakeApi, problem
 
 ROOT = Path(__file__).resolve().parents[2]
 STATIC = {"static"}
 UNDOCUMENTED = {"/", "/docs", "/docs/assets/{asset}", "/openapi.json", "/static/{filename}"}
-OWN_PROOF = {"/v2/webhooks/playbooks/{playbook_id}/trigger"}
+OWN_PROOF = {"/v2/webhooks/playbooks/{playbook_id}/trigger", "/v1/slack/interactions"}
 SAMPLES = {
-    "name": "web", "key_id": "A" * 12, "alert_id": "7", "approval_id": "7", "asset": "swagger-ui.css",
-    "execution_id": "01890a5d-ac96-774b-bcce-b302099a8057", "filename": "console.js",
+    "name": "web", "key_id": "A" * 12, "alert_id": "7", "approval_id": "7", "delivery_id": "7", "trigger_id": "7", "token": "t" * 32, "asset": "swagger-ui.css",
+    "mute_id": "7", "execution_id": "01890a5d-ac96-774b-bcce-b302099a8057", "filename": "console.js",
     "uuid": "01890a5d-ac96-474b-bcce-b302099a8057", "ping_key": "k" * 22, "slug": "web", "signal": "start",
-    "heartbeat_name": "Web", "service_id": "7", "playbook_id": "7",
+    "heartbeat_name": "Web", "service_id": "7", "playbook_id": "7", "snapshot_id": "7", "slack_id": "U0123456789",
 }  # fmt: skip
 
 
@@ -171,3 +174,31 @@ def test_a_method_or_address_that_is_not_there_is_a_problem(admin: Api) -> None:
         "/v1/executions/7",
     ):
         problem(admin("GET", path), 404)
+
+
+def test_every_operation_shows_what_it_takes_and_what_it_answers(app: APIFlask, outsider: Api) -> None:
+    document = outsider("GET", "/openapi.json").get_json()
+    for method, path, _ in operations(app):
+        if path in UNDOCUMENTED:
+            continue
+        operation = document["paths"][path][method.lower()]
+        answers = [found for status, found in operation["responses"].items() if int(status) < 300]
+        assert answers, f"{method} {path} never goes well"
+        for part in (operation.get("requestBody"), *answers):
+            for kind, content in ((part or {}).get("content") or {}).items():
+                assert "example" in content, f"{method} {path} has no example of its {kind}"
+                schema = content["schema"] | {"components": document["components"]}
+                jsonschema.Draft202012Validator(schema).validate(content["example"])
+
+
+def test_what_the_document_shows_as_a_request_is_read(app: APIFlask, outsider: Api) -> None:
+    document = outsider("GET", "/openapi.json").get_json()
+    seen = 0
+    for rule in app.url_map.iter_rules():
+        model = getattr(app.view_functions[rule.endpoint], "_spec", {}).get("body")
+        path = re.sub(r"<(?:[^<:]+:)?([^>]+)>", r"{\1}", rule.rule)
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"} if model else ():
+            content = document["paths"][path][method.lower()]["requestBody"]["content"]
+            read_json(model, json.dumps(content["application/json"]["example"]).encode())
+            seen += 1
+    assert seen >= 30

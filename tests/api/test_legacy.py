@@ -5,6 +5,7 @@ from __future__ import annotations
 import string
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -17,6 +18,10 @@ from werkzeug.test import TestResponse
 
 from medic.legacy import fold
 from medic.models.monitoring import NAME_PATTERN
+from medic.ratelimit import limiter_from
+from medic.settings import Settings
+from medic.times import parse_time
+from medic_api.app import create_app
 from tests.api.caller import PLAYBOOK, Api, MakeApi, problem
 
 SERVICE = {"heartbeat_name": "Nightly-Backup", "service_name": "Backups", "alert_interval": 10}
@@ -160,11 +165,26 @@ def test_a_service_is_changed_in_part(backup: Api) -> None:
     refused(backup("GET", "/service?active=yes"), 400, "active")
 
 
-def test_muting_is_not_pretended(backup: Api) -> None:
-    assert "/v1/mutes" in refused(
-        backup("POST", "/service/nightly-backup", {"muted": 1, "priority": "p1"}), 400
+def test_a_service_is_muted_for_a_day_and_unmuted(backup: Api, api_with: MakeApi) -> None:
+    writer = api_with("services:write")
+    assert "alerts:write" in refused(
+        writer("POST", "/service/nightly-backup", {"muted": 1, "team": "dba"}), 403
     )
-    refused(backup("POST", "/service/nightly-backup", {"down": 0}), 400, "down")
+    for _ in range(2):
+        results(backup("POST", "/service/NIGHTLY-backup", {"muted": 1}), 200)
+    (mute,) = backup("GET", "/v1/mutes").get_json()["items"]
+    ends, began = (parse_time(mute[field]) for field in ("ends_at", "created_at"))
+    assert (mute["service"], ends - began) == ("nightly-backup", timedelta(hours=24))
+    (listed,) = results(backup("GET", "/service"), 200)
+    assert (listed["muted"], listed["date_muted"]) == (1, mute["created_at"])
+    results(backup("POST", "/service/nightly-backup", {"muted": 0}), 200)
+    (listed,) = results(backup("GET", "/service"), 200)
+    assert (listed["muted"], listed["date_muted"], listed["team"]) == (0, None, "site-reliability")
+    refused(backup("POST", "/service/nightly-backup", {"muted": 2}), 400, "muted")
+
+
+def test_what_medic_judges_is_not_set(backup: Api) -> None:
+    refused(backup("POST", "/service/nightly-backup", {"down": 0, "priority": "p1"}), 400, "down")
     assert backup("GET", "/v1/services/nightly-backup").get_json()["priority"] == "p3"
     refused(backup("POST", "/service/nobody", {"active": 1}), 404)
 
@@ -195,6 +215,9 @@ def test_heartbeats_are_listed_newest_first(backup: Api) -> None:
     assert (newest["heartbeat_name"], newest["status"]) == ("Nightly-Backup", "DOWN")
     own = results(backup("GET", "/heartbeat?heartbeat_name=nightly-backup&maxCount=1"), 200)
     assert [beat["status"] for beat in own] == ["DOWN"]
+    assert len(results(backup("GET", "/heartbeat?service_name=backups"), 200)) == 3
+    assert results(backup("GET", "/heartbeat?service_name=other"), 200) == []
+    assert results(backup("GET", "/heartbeat?heartbeat_name=nobody"), 200) == []
     for bad in ("-1", "0", "251", "x"):
         refused(backup("GET", f"/heartbeat?maxCount={bad}"), 400, "maxCount")
 
@@ -300,6 +323,28 @@ def test_keyless_opens_the_heartbeat_routes_and_nothing_else(backup: Api, keyles
     results(keyless("POST", "/heartbeat", {"heartbeat_name": "nightly-backup", "status": "UP"}), 201)
 
 
+def test_keyless_or_not_what_cannot_be_read_is_limited_too(
+    backup: Api, keyless: Api, api_with: MakeApi, app: APIFlask
+) -> None:
+    number = results(backup("GET", "/service"), 200)[0]["service_id"]
+    beat = {"heartbeat_name": "nightly-backup", "status": "UP"}
+    results(keyless("POST", "/heartbeat", beat), 201)
+    results(backup("POST", "/service/nightly-backup", {"active": 0}), 200)
+    # A job of a paused service is nobody's guess.
+    assert {keyless("POST", "/heartbeat", beat).status_code for _ in range(35)} == {400}
+    results(backup("POST", "/service/nightly-backup", {"active": 1}), 200)
+    codes = [keyless("POST", "/heartbeat", raw=b"{not json").status_code for _ in range(16)]
+    codes += [keyless("POST", f"/v2/heartbeat/{number}/start", {"run_id": 7}).status_code for _ in range(16)]
+    assert codes == [400] * 30 + [429] * 2
+    results(keyless("POST", "/heartbeat", beat), 201)
+    shared = app.extensions["medic"]
+    tight = shared.settings.model_copy(update={"rate_limit_heartbeat": 4, "rate_limiter_type": "memory"})
+    app.extensions["medic"] = replace(shared, limiter=limiter_from(tight))
+    sender = api_with("heartbeats:write", patterns=["nobody-*"])
+    codes = [sender("POST", "/heartbeat", raw=b"{not json").status_code for _ in range(4)]
+    assert codes == [400, 400, 429, 429]
+
+
 def playbook_id(engine: Engine) -> int:
     with engine.connect() as connection:
         return int(connection.execute(text("SELECT id FROM playbooks")).scalar_one())
@@ -363,6 +408,20 @@ def test_without_a_webhook_secret_nothing_starts(
     headers: tuple[dict[str, Any], ...] = ({}, {"X_Webhook_Secret": ""}, {"X_Webhook_Secret": SECRET})
     for header in headers:
         assert refused(outsider("POST", path, **header), 503)
+
+
+def test_without_a_webhook_secret_calls_are_limited_all_the_same(
+    engine: Engine, settings: Settings, restart: Api
+) -> None:
+    few = settings.model_copy(
+        update={"webhook_secret": None, "rate_limit_trigger": 3, "rate_limiter_type": "memory"}
+    )
+    api = Api(create_app(few, engine=engine).test_client(), None)
+    answers = [api("POST", f"/v2/webhooks/playbooks/{playbook_id(engine)}/trigger") for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [503, 503, 503, 429]
+    refused(answers[3], 429)
+    # As the original said it, beside the header.
+    assert answers[3].get_json()["retry_after"] == int(answers[3].headers["Retry-After"]) >= 1
 
 
 def test_a_playbook_that_was_deleted_or_made_anew_has_another_number(restart: Api, engine: Engine) -> None:

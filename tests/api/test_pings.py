@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
 import pytest
 from apiflask import APIFlask
@@ -93,7 +94,8 @@ def test_what_is_not_there_or_malformed_is_told_as_healthchecks_does(
     plain(outsider("GET", f"/ping/{uuid.uuid4()}"), 404, "not found")
     plain(outsider("GET", f"/ping/{'k' * 22}/web"), 404, "not found")
     plain(outsider("GET", f"/ping/{'k' * 22}/web?create=1"), 404, "not found")
-    plain(outsider("GET", f"{url}/256"), 400, "invalid url format")
+    for number in ("256", "9" * 12, "9" * 5000):
+        plain(outsider("GET", f"{url}/{number}"), 400, "invalid url format")
     plain(outsider("GET", f"{url}?rid=seven"), 400, "invalid uuid format")
     assert outsider("GET", f"{url}/begin").status_code == 404
     assert outsider("GET", "/ping/seven").status_code == 404
@@ -103,6 +105,25 @@ def test_what_is_not_there_or_malformed_is_told_as_healthchecks_does(
 
 def test_a_parameter_that_nobody_knows_is_no_error(outsider: Api, url: str) -> None:
     plain(outsider("GET", f"{url}?source=cron&source=x"), 200, "OK")
+
+
+def test_a_slash_at_the_end_and_another_case_are_the_same_url(
+    outsider: Api, url: str, engine: Engine
+) -> None:
+    plain(outsider("GET", f"{url}/"), 200, "OK")
+    plain(outsider("GET", "/ping/" + url.removeprefix("/ping/").upper()), 200, "OK")
+    plain(outsider("GET", f"{url}/007"), 200, "OK")
+    assert (len(rows(engine, "SELECT 1 FROM heartbeats")), last(engine)["exit_code"]) == (3, 7)
+
+
+def test_who_pings_what_was_deleted_is_a_stranger_like_any_other(
+    web: Api, outsider: Api, url: str, engine: Engine
+) -> None:
+    plain(outsider("GET", url), 200, "OK")
+    web("DELETE", "/v1/services/web")
+    codes = [outsider("GET", url).status_code for _ in range(32)]
+    assert codes[0] == 404
+    assert codes[-1] == 429
 
 
 def test_a_service_that_is_gone_is_not_found(web: Api, outsider: Api, url: str) -> None:
@@ -209,3 +230,14 @@ def test_a_narrow_key_makes_no_team_and_no_ping_key(web: Api, api_with: MakeApi,
     reader = api_with("services:read")
     assert reader("GET", "/v1/teams").status_code == 200
     problem(reader("PUT", "/v1/teams/ops", {}), 403)
+
+
+def test_a_policy_that_changed_is_heard_of_by_the_next_ping(web: Api, app: APIFlask, url: str) -> None:
+    uuid = UUID(url.rpartition("/")[2])
+    directory = app.extensions["medic"].pings
+    assert web.client.get(f"/ping/{uuid}").status_code == 200
+    assert directory.by_uuid(uuid).every_s == 300
+    etag = web("GET", "/v1/services/web").headers["ETag"]
+    assert web("PUT", "/v1/services/web", {"every": "7m"}, If_Match=etag).status_code == 200
+    assert web.client.get(f"/ping/{uuid}").status_code == 200
+    assert directory.by_uuid(uuid).every_s == 420

@@ -176,6 +176,38 @@ def test_an_approval_is_decided_once_and_not_by_who_started(web: Api, api_with: 
     assert web("GET", f"/v1/executions/{started['id']}").get_json()["state"] == "waiting"
 
 
+def test_an_approval_shows_its_plan_with_secrets_masked(web: Api, api_with: MakeApi, outsider: Api) -> None:
+    step = (
+        "  - {name: call, type: webhook, url: 'https://ops.example.com/x', headers: {X-Ops: 'a ${secrets.OPS}'},"
+        " body: {who: '${SERVICE_NAME}', with: '${secrets.OPS}'}}\n"
+    )
+    source = GATED.replace("name: gated", "name: secretive").replace("approval:", f"{step}approval:")
+    assert web.put_yaml("/v1/playbooks/secretive", source).status_code == 201
+    started = web("POST", "/v1/playbooks/secretive/executions", {"service": "web"}).get_json()
+    listed = web("GET", "/v1/approvals?state=pending").get_json()["items"][0]
+    path = f"/v1/approvals/{listed['id']}"
+    shown = web("GET", path).get_json()
+    assert shown == listed
+    assert (shown["execution_id"], shown["state"], len(shown["plan_digest"])) == (
+        started["id"],
+        "pending",
+        64,
+    )
+    planned = shown["plan"]["steps"][-1]
+    assert planned["body"] == {"who": "web", "with": "[secret:OPS]"}
+    narrow = api_with("playbooks:read", patterns=["db-*"])
+    problem(narrow("GET", path), 403)
+    problem(api_with("approvals:decide")("GET", path), 403)
+    problem(outsider("GET", path), 401)
+    problem(web("GET", "/v1/approvals/999999"), 404)
+
+
+def test_a_list_of_executions_says_what_ran_in_shadow(restart: Api) -> None:
+    execution = restart("POST", "/v1/playbooks/restart/executions", {}).get_json()
+    assert execution["mode"] == "live"
+    assert restart("GET", "/v1/executions").get_json()["items"][0]["mode"] == "live"
+
+
 def test_a_rejection_ends_the_execution(web: Api, api_with: MakeApi) -> None:
     web.put_yaml("/v1/playbooks/gated", GATED)
     started = web("POST", "/v1/playbooks/gated/executions", {}).get_json()
@@ -198,3 +230,86 @@ def test_nothing_starts_while_the_stop_switch_is_on(restart: Api, engine: Engine
     assert refused == 1
     assert restart("DELETE", "/v1/stop").get_json()["stopped"] is False
     assert restart("POST", "/v1/playbooks/restart/executions", {}, **headers).status_code == 202
+
+
+TRIED = """\
+name: tried
+trigger: {service_pattern: "web*", consecutive_failures: 3}
+lock: "host-${HOST}"
+variables: {HOST: {default: w1}}
+steps:
+  - {name: call, type: webhook, url: "http://127.0.0.1:9/${HOST}", headers: {X-Ops: "${secrets.TRIED_OPS}"}}
+  - {name: run, type: script, script: tried-script, parameters: {UNIT: "${HOST}"}}
+  - {name: gone, type: script, script: not-there}
+  - {name: later, type: webhook, url: "http://169.254.169.254/${steps.call.body.id}", when: "${HOST} == 'w2'"}
+  - {name: heard, type: condition, check: alert_resolved}
+  - {name: tell, type: notify, message: "done ${steps.call.body.id}", target: nobody}
+"""
+
+
+def test_a_dry_run_shows_each_step_says_what_would_stop_it_and_does_nothing(web: Api, engine: Engine) -> None:
+    assert web.put_yaml("/v1/playbooks/tried", TRIED).status_code == 201
+    script = {"interpreter": "bash", "content": "true\n", "parameters": {"UNIT": {"type": "whole"}}}
+    assert web("PUT", "/v1/scripts/tried-script", script).status_code in {200, 201}
+    answer = web("POST", "/v1/playbooks/tried/dry-run", {"service": "web"})
+    assert answer.status_code == 200
+    tried = answer.get_json()
+    assert (tried["fine"], tried["now"], tried["lock"]) == (False, "running", "host-w1")
+    assert (tried["variables"]["ALERT_ID"], tried["variables"]["CONSECUTIVE_FAILURES"]) == (0, 3)
+    call, run, gone, later, heard, tell = tried["steps"]
+    assert call["shown"]["url"] == "http://127.0.0.1:9/w1"
+    assert call["shown"]["headers"] == {"X-Ops": "[secret:TRIED_OPS]"}
+    assert "There is no secret TRIED_OPS." in call["problems"]
+    assert len(call["problems"]) == 2
+    assert "may not be reached" in call["problems"][1], "it is the loopback's"
+    assert run["problems"] == ["parameters.UNIT must be a whole number"]
+    assert gone["problems"] == ["There is no script not-there."]
+    assert (later["skipped"], later["needs"], len(later["problems"])) == (True, ["call"], 1)
+    assert (heard["problems"], heard["shown"]["check"]) == ([], "alert_resolved")
+    assert tell["shown"]["message"] == "done [steps.call.body.id]"
+    with engine.connect() as connection:
+        for table in ("executions", "locks", "deliveries"):
+            assert connection.execute(text(f"SELECT count(*) FROM {table}")).scalar_one() == 0
+    assert web("GET", "/v1/audit?action=execution.start").get_json()["items"] == []
+
+
+def test_a_dry_run_says_what_a_start_would_be_answered(restart: Api, api_with: MakeApi) -> None:
+    path = "/v1/playbooks/restart/dry-run"
+    fine = restart("POST", path, {"service": "web"}).get_json()
+    assert (fine["fine"], fine["now"], fine["why"]) == (True, "running", None)
+    assert [step["shown"]["check"] for step in fine["steps"][1:]] == ["heartbeat_received"]
+    restart("POST", "/v1/stop", {"reason": "fire"})
+    refused = restart("POST", path, {"service": "web"}).get_json()
+    assert (refused["now"], refused["why"]) == ("refused", "The stop switch is on.")
+    restart("DELETE", "/v1/stop")
+    restart.put_yaml("/v1/playbooks/gated", GATED)
+    assert restart("POST", "/v1/playbooks/gated/dry-run").get_json()["now"] == "pending_approval"
+    problem(restart("POST", path, {"service": "nobody"}), 422, "service")
+    problem(restart("POST", path, {"variables": {"SERVICE_NAME": "x"}}), 422)
+    problem(restart("POST", "/v1/playbooks/nothing/dry-run"), 404)
+    problem(api_with("executions:run", patterns=["db-*"])("POST", path, {"service": "web"}), 403)
+
+
+LOCKED = """\
+name: locked
+lock: "host-${HOST}"
+variables: {HOST: {default: w1}}
+steps:
+  - {name: pause, type: wait, duration: 1h}
+"""
+
+
+def test_an_execution_says_which_lock_it_holds_or_waits_for(web: Api) -> None:
+    assert web.put_yaml("/v1/playbooks/locked", LOCKED).status_code == 201
+    path = "/v1/playbooks/locked/executions"
+    first, second = (web("POST", path, {}).get_json()["id"] for _ in range(2))
+    for execution in (first, second):
+        lock = web("GET", f"/v1/executions/{execution}").get_json()["lock"]
+        assert (lock["name"], lock["held_by"]) == ("host-w1", first)
+        assert lock["since"]
+    assert web("POST", "/v1/playbooks/locked/dry-run", {}).get_json()["why"] == (
+        f"It would wait for the lock host-w1, which execution {first} holds."
+    )
+    cancelled = web("POST", f"/v1/executions/{first}/cancel").get_json()
+    assert cancelled["lock"] is None
+    assert web("GET", f"/v1/executions/{second}").get_json()["lock"]["held_by"] is None

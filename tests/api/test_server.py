@@ -184,3 +184,32 @@ def test_without_redis_heartbeats_and_starts_are_accepted_all_the_same(server: S
     finally:
         server.broker.start()
     eventually(lambda: server.call("GET", "/health").json()["components"]["broker"]["status"] == "ok")
+
+
+def test_a_server_that_is_stopped_says_goodbye_and_one_that_is_killed_does_not(server: Server) -> None:
+    engine = make_engine(server.database.database_url)
+
+    def records() -> dict[str, bool]:
+        """Of each process whether it said goodbye; several rows of one are a silence in between."""
+        with engine.connect() as connection:
+            return dict(
+                connection.execute(text("SELECT process::text, closed FROM coverage ORDER BY since")).all()
+            )
+
+    def begins() -> str:
+        """The process that has begun to record."""
+        before = set(records())
+        server.start()
+        return eventually(lambda: next(iter(set(records()) - before), ""))
+
+    try:
+        server.stop()
+        stopped = begins()
+        server.stop()
+        assert records()[stopped]
+        killed = begins()
+        server.kill()
+        begins()
+        assert not records()[killed]
+    finally:
+        engine.dispose()

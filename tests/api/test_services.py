@@ -115,3 +115,15 @@ def test_an_error_is_not_kept_under_an_idempotency_key(web: Api) -> None:
     problem(web("POST", "/v1/services", body, Idempotency_Key="k"), 409)
     web("DELETE", "/v1/services/web")
     assert web("POST", "/v1/services", body, Idempotency_Key="k").status_code == 201
+
+
+def test_a_narrow_key_depends_on_its_own_services_only(web: Api, api_with: MakeApi) -> None:
+    """The child would tell it when the other fails."""
+    narrow = api_with("services:read", "services:write", patterns=["db-*"])
+    problem(narrow("POST", "/v1/services", {"name": "db-1", "every": "5m", "depends_on": ["web"]}), 403)
+    assert narrow("POST", "/v1/services", {"name": "db-1", "every": "5m"}).status_code == 201
+    assert web("PUT", "/v1/services/db-1", {"every": "5m", "depends_on": ["web"]}).status_code == 200
+    kept = narrow("PUT", "/v1/services/db-1", {"every": "7m", "depends_on": ["web"]})
+    assert (kept.status_code, kept.get_json()["depends_on"]) == (200, ["web"])
+    assert narrow("PUT", "/v1/services/db-1", {"every": "7m"}).status_code == 200
+    problem(narrow("PUT", "/v1/services/db-1", {"every": "7m", "depends_on": ["web"]}), 403)

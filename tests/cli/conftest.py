@@ -23,6 +23,7 @@ from medic import settings as settings_
 from medic.access import first_admin_key
 from medic.cli import main
 from medic.settings import Settings
+from tests.conftest import empty
 from tests.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -105,11 +106,12 @@ class Api:
     environ: dict[str, str]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def api(
-    database_url: str, backends: Any, keys: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Api]:
-    """The real API, one for all tests of this folder."""
+    database_url: str, shared_engine: Engine, backends: Any, keys: dict[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Api]:  # fmt: skip
+    """The real API, one for the tests of a file; behind them it must not go on recording that it hears."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -138,11 +140,12 @@ def api(
                 return False
 
         try:
-            eventually(is_up, within=30)
+            eventually(is_up, within=90)
             yield Api(url, environ)
         finally:
             process.terminate()
             process.wait(timeout=30)
+            empty(shared_engine)  # its goodbye
 
 
 @pytest.fixture

@@ -7,10 +7,9 @@ import time
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
 
-from medic.cli.address import Address
 from medic.cli.client import Client, is_loopback, part, refusal
+from medic.client.address import Address, Key
 from medic.errors import (
     Conflict,
     Forbidden,
@@ -30,7 +29,7 @@ KEY = "mdk_012345678901_secret"
 
 
 def client(url: str, **more: float) -> Client:
-    return Client(Address(url, SecretStr(KEY)), **more)
+    return Client(Address(url, Key(KEY)), **more)
 
 
 def test_a_call_says_the_key_and_gives_the_body_and_the_etag(canned: Any) -> None:
@@ -146,7 +145,7 @@ def test_a_refusal_of_a_strange_shape_is_still_one(body: Any) -> None:
 
 def test_a_key_that_would_split_the_header_is_never_sent() -> None:
     with pytest.raises(Unauthenticated, match="characters that no key has"):
-        Client(Address("http://127.0.0.1:1", SecretStr("mdk_a\r\nX: y")))
+        Client(Address("http://127.0.0.1:1", Key("mdk_a\r\nX: y")))
 
 
 def test_a_part_cannot_leave_its_place_in_the_path() -> None:

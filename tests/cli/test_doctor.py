@@ -69,7 +69,8 @@ def test_everything_that_answers_is_ok_and_no_secret_is_shown(
     assert found["worker steps@here"][0] == found["beat"][0] == "ok"
     assert found["webhooks"][0] == "ok"
     assert "PostgreSQL" in found["database"][1]
-    assert found["settings"] == ("warn", "set, but not used by this version yet: MEDIC_AUDIT_KEY")
+    assert found["audit log"][0] == "ok"
+    assert "settings" not in found
     for name in ("MEDIC_SECRETS_KEY", "MEDIC_API_KEY_PEPPER", "MEDIC_AUDIT_KEY"):
         assert environ[name] not in result.output
 
@@ -82,7 +83,7 @@ def test_people_see_the_settings_and_the_checks_as_lines(
     assert "  PORT = 8181" in lines
     assert "  DB_PORT = 5432 (default)" in lines
     assert "  MEDIC_SECRETS_KEY = (set, not shown)" in lines
-    assert "  SLACK_API_TOKEN = unset  [not used by this version yet]" in lines
+    assert "  MEDIC_AUDIT_KEY = (set, not shown)" in lines
     assert any(line.startswith("  ok    database: PostgreSQL ") for line in lines)
     assert any(line.startswith("  FAIL  API: No server") for line in lines)
     assert result.exit_code == 1
@@ -143,6 +144,21 @@ def test_a_wrong_allow_list_is_a_failure(medic: Any, environ: dict[str, str], en
 def test_an_unknown_limiter_is_a_hint(medic: Any) -> None:
     found = verdicts(medic("doctor", "--output", "json", MEDIC_RATE_LIMITER_TYPE="redsi"))
     assert found["rate limiter"][0] == "warn"
+
+
+def test_the_limiter_that_would_stop_the_start_is_a_failure(medic: Any) -> None:
+    found = verdicts(medic("doctor", "--output", "json", MEDIC_RATE_LIMITER_TYPE="Redis"))
+    assert found["rate limiter"][0] == "fail"
+    assert "REDIS_URL" in found["rate limiter"][1]
+    found = verdicts(medic("doctor", "--output", "json", MEDIC_RATE_LIMITER_TYPE="Memory"))
+    assert found["rate limiter"] == ("ok", "MEDIC_RATE_LIMITER_TYPE is memory")
+
+
+def test_routes_without_a_key_are_shown(medic: Any) -> None:
+    assert "keyless" not in verdicts(medic("doctor", "--output", "json"))
+    opened = medic("doctor", MEDIC_LEGACY_KEYLESS="true").output.splitlines()
+    assert "  MEDIC_LEGACY_KEYLESS = true" in opened
+    assert any(line.startswith("  warn  keyless: MEDIC_LEGACY_KEYLESS is true") for line in opened)
 
 
 def test_the_servers_of_a_local_medic_are_found_in_its_folder(

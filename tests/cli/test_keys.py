@@ -14,7 +14,7 @@ from tests.cli.conftest import data_of
 def test_a_key_is_made_used_listed_and_revoked(admin: Any) -> None:
     made = data_of(
         admin("key", "create", "--scope", "services:read", "--name", "reader", "--service-pattern", "db-*",
-              "--expires", "90d", "--output", "json")
+              "--expires-in", "90d", "--output", "json")
     )  # fmt: skip
     assert (made["scopes"], made["service_patterns"]) == (["services:read"], ["db-*"])
     ends = parse_time(made["expires_at"])
@@ -24,9 +24,37 @@ def test_a_key_is_made_used_listed_and_revoked(admin: Any) -> None:
     assert forbidden.exit_code == 4
     assert "services:write" in forbidden.stderr
     assert made["key"] not in admin("key", "list", "--output", "json").stdout
-    assert "reader" in admin("key", "list").stdout
+    listed = admin("key", "list").stdout
+    assert "reader" in listed
+    assert "USED" in listed
     assert admin("key", "revoke", made["id"]).exit_code == 0
     assert admin("service", "list", MEDIC_API_KEY=made["key"]).exit_code == 4
+
+
+def test_a_key_is_rotated_with_an_overlap(admin: Any) -> None:
+    old = data_of(admin("key", "create", "--scope", "services:read", "--output", "json"))
+    made = admin("key", "rotate", old["id"], "--overlap", "2h")
+    assert made.exit_code == 0, made.output
+    assert made.stdout.startswith("mdk_")
+    assert made.stdout.count("\n") == 1
+    assert old["id"] in made.stderr
+    new = made.stdout.strip()
+    for key in (old["key"], new):
+        assert admin("service", "list", MEDIC_API_KEY=key).exit_code == 0
+    listed = {key["id"]: key for key in data_of(admin("key", "list", "--output", "json"))}
+    ends = parse_time(listed[old["id"]]["expires_at"])
+    assert abs(ends - datetime.now(UTC) - timedelta(hours=2)) < timedelta(minutes=5)
+    again = admin("key", "rotate", old["id"])
+    assert (again.exit_code, again.stdout) == (1, "")
+    assert new[4:16] in again.stderr
+    last = data_of(
+        admin("key", "rotate", new[4:16], "--overlap", "0", "--expires-in", "1d", "--output", "json")
+    )
+    assert last["replaces"] == new[4:16]
+    assert admin("service", "list", MEDIC_API_KEY=new).exit_code == 4
+    assert admin("service", "list", MEDIC_API_KEY=last["key"]).exit_code == 0
+    assert admin("key", "rotate", last["id"], "--overlap", "31d").exit_code == 1
+    assert admin("key", "rotate", last["id"], "--expires-in", "0").exit_code == 1
 
 
 def test_only_the_key_goes_to_standard_output(admin: Any) -> None:
@@ -50,7 +78,7 @@ def test_a_lost_admin_key_is_replaced_in_the_database(medic: Any, api: Any, engi
 def test_with_an_api_that_is_away_it_is_replaced_too(
     medic: Any, environ: dict[str, str], engine: Engine
 ) -> None:
-    made = medic("key", "create", "--admin", "--url", "http://127.0.0.1:1", "--expires", "1d", **environ)
+    made = medic("key", "create", "--admin", "--url", "http://127.0.0.1:1", "--expires-in", "1d", **environ)
     assert made.exit_code == 0, made.output
     assert made.stdout.startswith("mdk_")
 
@@ -75,4 +103,4 @@ def test_a_key_says_what_it_may_do(admin: Any) -> None:
     unknown = admin("key", "create", "--scope", "everything")
     assert unknown.exit_code == 1
     assert "scopes: must be some of" in unknown.stderr
-    assert admin("key", "create", "--admin", "--expires", "soon").exit_code == 1
+    assert admin("key", "create", "--admin", "--expires-in", "soon").exit_code == 1

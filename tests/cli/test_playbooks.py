@@ -132,13 +132,12 @@ def test_an_approval_is_listed_and_decided_by_somebody_else(admin: Any) -> None:
 def test_an_alert_is_listed_acknowledged_and_resolved(admin: Any, engine: Engine) -> None:
     from medic import alerts, services
     from medic.audit import MEDIC
+    from medic.service_policy import Policy
 
     name = f"db-{secrets.token_hex(4)}"
     with transaction(engine) as session:
         now = database_now(session)
-        service = services.create(
-            session, name=name, policy=services.Policy(every_s=60), actor=MEDIC, now=now
-        )
+        service = services.create(session, name=name, policy=Policy(every_s=60), actor=MEDIC, now=now)
         alerts.open_all(session, [alerts.Opening(service.id, name, "p2", "missed", now, {})], now=now)
     opened = data_of(admin("alert", "list", "--output", "json"))
     assert [(item["service"], item["reasons"]) for item in opened] == [(name, ["missed"])]
@@ -193,6 +192,37 @@ def test_a_secret_comes_from_outside_and_is_never_shown(admin: Any) -> None:
     assert "too short" in short.stderr
 
 
+def test_a_secret_that_is_rotated_must_be_there(admin: Any) -> None:
+    name = f"T{secrets.token_hex(4)}"
+    missing = admin("secret", "rotate", name, stdin="correct-horse-battery\n")
+    assert missing.exit_code == 3
+    assert f"medic secret set {name}" in missing.stderr
+    admin("secret", "set", name, stdin="correct-horse-battery\n")
+    done = admin("secret", "rotate", name, stdin="another-horse-battery\n")
+    assert (done.exit_code, done.output) == (0, f"Secret {name} is at version 2.\n")
+
+
+def test_rewrap_says_that_no_older_key_is_needed(admin: Any) -> None:
+    admin("secret", "set", "OPS_TOKEN", stdin="correct-horse-battery\n")
+    done = admin("secret", "rewrap")
+    assert done.exit_code == 0
+    assert "No other key is needed" in done.output
+    found = json.loads(admin("secret", "rewrap", "--output", "json").stdout)
+    assert (found["rewrapped"], found["broken"], found["still_needed"]) == (0, [], [])
+
+
+def test_rewrap_walks_on_and_tells_what_does_not_open_or_is_still_needed(medic: Any, canned: Any) -> None:
+    first = {"key_id": "new", "rewrapped": 7, "broken": ["secret A"], "next": "target", "in_use": None}
+    last = {"key_id": "new", "rewrapped": 1, "broken": [], "next": None, "in_use": ["new", "old"]}
+    canned.answer(200, first)
+    canned.answer(200, last)
+    done = medic("secret", "rewrap", MEDIC_BASE_URL=canned.url, MEDIC_API_KEY="mdk_x")
+    assert done.exit_code == 1
+    assert "secret A" in done.stderr
+    assert "another: 8. Still needed besides: old" in done.stdout
+    assert json.loads(canned.requests[1][3]) == {"after": "target", "key_id": "new"}
+
+
 def test_a_follower_tells_each_change_once() -> None:
     step = {"name": "restart", "type": "webhook", "state": "pending", "error": None}
     told: dict[str, str] = {}
@@ -214,3 +244,24 @@ def test_json_of_a_followed_start_is_one_document(admin: Any, engine: Engine, go
     followed = admin("execution", "show", started["id"], "--follow", "--output", "json")
     assert json.loads(followed.stdout)["state"] == "completed"
     assert followed.exit_code == 0
+
+
+def test_a_dry_run_shows_what_would_happen_and_starts_nothing(admin: Any, good: str) -> None:
+    admin("playbook", "apply", good)
+    fine = admin("playbook", "dry-run", "restart")
+    assert fine.exit_code == 0, fine.output
+    assert "settle  wait" in fine.stdout
+    assert fine.stdout.endswith("Started now it would be running.\n")
+    Path("odd.yaml").write_text(
+        "name: odd\nsteps:\n  - {name: run, type: script, script: not-there}\n"
+        "  - {name: tell, type: notify, message: 'was ${steps.run.exit_code}'}\n"
+        "  - {name: never, type: wait, duration: 1s, when: '${HOST} == 2'}\n"
+    )
+    admin("playbook", "apply", "odd.yaml")
+    odd = admin("playbook", "dry-run", "odd", "--var", "HOST=1")
+    assert odd.exit_code == 1
+    assert "There is no script not-there." in odd.stdout
+    assert "skipped: its condition does not hold" in odd.stdout
+    tried = data_of(admin("playbook", "dry-run", "restart", "--output", "json"))
+    assert (tried["fine"], tried["steps"][0]["shown"]) == (True, {"duration": "1s"})
+    assert data_of(admin("execution", "list", "--playbook", "odd", "--output", "json")) == []

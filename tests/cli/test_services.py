@@ -139,3 +139,16 @@ def test_a_list_that_is_cut_says_so(admin: Any, name: str) -> None:
     cut = admin("service", "list", "--limit", "2", "--output", "json")
     assert len(data_of(cut)) == 2
     assert "more than these 2" in cut.stderr
+
+
+def test_how_a_service_was_is_shown_by_day(admin: Any, name: str) -> None:
+    admin("service", "create", name, "--every", "5m")
+    admin("heartbeat", name)
+    found = data_of(admin("service", "stats", name, "--days", "2", "--output", "json"))
+    assert (found["heartbeats"], found["runs"]["count"]) == (1, 0)
+    shown = admin("service", "stats", name)
+    assert shown.exit_code == 0, shown.output
+    table = shown.stdout.split("\n\n")[1].splitlines()
+    assert table[0].split("  ")[0] == "DAY"
+    assert table[1].startswith(found["days"][0]["day"])
+    assert admin("service", "stats", name, "--days", "0").exit_code == 2

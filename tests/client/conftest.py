@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -18,6 +19,8 @@ import pytest
 from tests.recorder import Received, Recorder, recording
 
 KEY = "mdk_test_0123456789"
+PATH = "/v1/heartbeats"
+BATCH_PATH = "/v1/heartbeats/batch"
 
 
 @dataclass
@@ -52,8 +55,13 @@ class Bench:
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def signals(self, status: str | None = None) -> list[dict[str, Any]]:
-        bodies = [request.json for request in self.recorder.of("/v1/heartbeats")]
+        """What was sent, one by one and in batches."""
+        sent = [request.json for request in list(self.recorder.requests) if request.path.startswith(PATH)]
+        bodies = [body for one in sent for body in (one if isinstance(one, list) else [one])]
         return [body for body in bodies if status is None or body["status"] == status]
+
+    def batches(self) -> list[list[dict[str, Any]]]:
+        return [request.json for request in self.recorder.of(BATCH_PATH)]
 
     def waiting(self) -> list[Path]:
         return sorted(self.spool.glob("*.json"))
@@ -62,6 +70,7 @@ class Bench:
 @pytest.fixture
 def recorder() -> Iterator[Recorder]:
     with recording() as recorder:
+        recorder.answer = refusing()
         yield recorder
 
 
@@ -126,8 +135,10 @@ class RawServer:
             with closing(connection), suppress(OSError):
                 connection.settimeout(2)
                 received = connection.recv(65_536)
-                while b"\r\n\r\n" not in received or not received.rstrip().endswith(b"}"):
-                    received += connection.recv(65_536)
+                while b"\r\n\r\n" not in received or not received.rstrip().endswith((b"}", b"]")):
+                    if not (more := connection.recv(65_536)):
+                        raise ConnectionError
+                    received += more
                 answer = self._answers[min(self.times, len(self._answers) - 1)]
                 self.times += 1
                 for byte in answer if self._drip else b"":
@@ -145,9 +156,20 @@ def answered(status: int, body: bytes = b"{}", **headers: str) -> bytes:
 
 
 def refusing(**statuses: int) -> Any:
-    """An answer of the recorder: a status by service, 202 for the others."""
+    """An answer of the recorder, single or batch: a status by service, 202 for the others."""
+    detail = b'{"detail": "So it is."}'
 
     def answer(received: Received) -> tuple[int, bytes]:
-        return statuses.get(received.json["service"], 202), b'{"detail": "So it is."}'
+        sent = received.json
+        if not isinstance(sent, list):
+            return statuses.get(sent["service"], 202), detail
+        found = [statuses.get(item["service"], 202) for item in sent]
+        if 500 in found:
+            return 500, detail
+        if min(found) >= 400:  # none is stored
+            again = [status for status in found if status in {429, 503}]
+            return (again or [found[0] if len(set(found)) == 1 else 422])[0], detail
+        items = [{"status": status, "detail": None if status < 300 else "So it is."} for status in found]
+        return 202 if max(found) < 300 else 207, json.dumps({"items": items}).encode()
 
     return answer

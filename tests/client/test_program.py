@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -213,3 +214,39 @@ def test_the_client_imports_nothing_that_a_job_would_have_to_wait_for() -> None:
         name for name in json.loads(foreign.replace("'", '"')) if not name.startswith("medic.client.")
     ] == ours
     assert heavy == "[]"
+
+
+@pytest.mark.parametrize("wrong", [{"message": 7}, {"occurred_at": "yesterday"}, {"metrics": 3}])
+def test_a_wrong_argument_is_a_warning_not_an_error(
+    medic: Medic, caplog: pytest.LogCaptureFixture, wrong: dict[str, Any]
+) -> None:
+    with caplog.at_level(logging.WARNING, logger="medic.client"):
+        assert medic.heartbeat("s", **wrong) is False
+    assert [record.name for record in caplog.records] == ["medic.client"]
+
+
+AT_EXIT = """
+import atexit, sys
+from medic.client import Beat, Medic
+medic = Medic(sys.argv[1], spool=False)
+Beat(medic, "beats", every=60).start()
+atexit.register(medic.heartbeat, "last", "log")
+with medic.run("forks"):
+    import os
+    child = os.fork()  # at once, while the start is on its way
+    if child == 0:
+        with Medic(sys.argv[1], spool=False).run("child"):
+            pass
+        os._exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+sys.exit(3)
+"""
+
+
+def test_a_program_sends_from_a_fork_and_at_its_exit_and_ends_as_it_would(recorder: Recorder) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", AT_EXIT, recorder.url], check=False, timeout=30, capture_output=True
+    )
+    assert (done.returncode, done.stderr) == (3, b"")
+    ends = {(r.json["service"], r.json["status"]) for r in list(recorder.requests)}
+    assert {("last", "log"), ("forks", "complete"), ("child", "complete")} <= ends

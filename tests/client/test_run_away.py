@@ -12,10 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from medic.client.address import Address
+from medic.client.courier import Courier, Fate
 from medic.client.heartbeat import Heartbeat
+from medic.client.notices import Notice
 from medic.client.spool import Spool
 from medic.times import parse_time
-from tests.client.conftest import Bench, RawServer, answered, refusing
+from tests.client.conftest import BATCH_PATH, PATH, Bench, RawServer, answered, refusing
+from tests.recorder import Received
 from tests.waiting import eventually
 
 
@@ -75,7 +79,7 @@ def test_a_slow_answer_to_the_start_delays_neither_the_job_nor_its_end(bench: Be
     release = threading.Event()
 
     def answer(received: object) -> tuple[int, bytes]:
-        if json.loads(received.body)["status"] == "start":  # type: ignore[attr-defined]
+        if b'"start"' in received.body:  # type: ignore[attr-defined]
             release.wait(30)
         return 202, b"{}"
 
@@ -196,26 +200,97 @@ def test_what_waits_for_another_server_stays(bench: Bench, away: str) -> None:
     assert [path.name[21:-5] for path in bench.waiting()] == [other.id]
 
 
-def test_two_runs_on_one_spool_send_each_signal_once(bench: Bench) -> None:
-    expected = {left(bench, f"s{number}", ago=timedelta(minutes=90 - number)).id for number in range(60)}
-    both = threading.Barrier(2, timeout=20)
-    met = threading.Event()
+def test_a_spool_goes_out_in_batches_in_its_order(bench: Bench) -> None:
+    waiting = [left(bench, f"s{n % 7}", ago=timedelta(minutes=400 - n)).id for n in range(250)]
+    assert bench.run("--service", "s", "true").returncode == 0
+    assert not bench.waiting()
+    assert [len(batch) for batch in bench.batches()] == [100, 100, 50]
+    assert [item["id"] for batch in bench.batches() for item in batch] == waiting
+    assert all(parse_time(item["sent_at"]) > parse_time(item["occurred_at"]) for item in bench.batches()[0])
 
-    def answer(received: object) -> tuple[int, bytes]:
-        if not met.is_set() and json.loads(received.body)["id"] in expected:  # type: ignore[attr-defined]
-            both.wait()  # both runs are in the middle of the spool, each with a file of its own
-            met.set()
-        return 202, b"{}"
 
-    bench.recorder.answer = answer
-    jobs = [bench.start("--service", name, "cat", stdin=subprocess.PIPE) for name in ("one", "two")]
+def test_a_batch_is_bounded_by_its_size_too(bench: Bench) -> None:
+    for n in range(12):
+        heartbeat = Heartbeat("s", "complete", datetime.now(UTC) - timedelta(minutes=n), message="x" * 10_000)
+        Spool(bench.spool).put(heartbeat, bench.recorder.url)
+    bench.run("--service", "s", "true")
+    assert not bench.waiting()
+    assert [len(batch) for batch in bench.batches()] == [5, 5, 2]
+
+
+def test_one_run_at_a_time_empties_a_spool_and_the_others_send_their_own(bench: Bench) -> None:
+    waiting = {left(bench, f"s{n}", ago=timedelta(minutes=90 - n)).id for n in range(30)}
+    hold, held = threading.Event(), threading.Event()
+    answer = refusing()
+
+    def slow(received: Received) -> tuple[int, bytes]:
+        if received.path == BATCH_PATH:
+            held.set()
+            hold.wait(20)
+        return answer(received)  # type: ignore[no-any-return]
+
+    bench.recorder.answer = slow
+    try:
+        job = bench.start("--service", "one", "cat", stdin=subprocess.PIPE)
+        assert held.wait(20)
+        began = time.monotonic()
+        assert bench.run("--service", "two", "true").returncode == 0
+        assert time.monotonic() - began < 8  # it does not wait for the other
+        assert {body["status"] for body in bench.signals() if body["service"] == "two"} == {
+            "start",
+            "complete",
+        }
+        assert len(bench.batches()) <= 2  # the first one's, and its second try
+    finally:
+        hold.set()
     eventually(lambda: not bench.waiting())
-    for job in jobs:
-        assert job.stdin is not None
-        job.stdin.close()
-        assert job.wait(timeout=20) == 0
-    sent = [body["id"] for body in bench.signals() if body["id"] in expected]
-    assert sorted(sent) == sorted(expected)
+    assert job.stdin is not None
+    job.stdin.close()
+    assert job.wait(timeout=20) == 0
+    assert waiting <= {body["id"] for body in bench.signals()}
+
+
+def test_a_medic_that_knows_no_batches_gets_one_after_the_other(bench: Bench) -> None:
+    waiting = [left(bench, "s", ago=timedelta(minutes=30 - n)).id for n in range(3)]
+    bench.recorder.answer = lambda received: (
+        (404, b'{"detail": "There is nothing here."}') if received.path == BATCH_PATH else (202, b"{}")
+    )
+    bench.run("--service", "s", "true")
+    assert not bench.waiting()
+    assert [
+        request.json["id"] for request in bench.recorder.of(PATH) if request.json["id"] in waiting
+    ] == waiting
+
+
+def test_more_stones_than_are_tried_at_once_hold_up_no_other(bench: Bench) -> None:
+    stones = {f"stone{n}": 500 for n in range(7)}
+    for n, name in enumerate(stones):
+        left(bench, name, ago=timedelta(hours=5, minutes=-n))
+    fine = left(bench, "fine", ago=timedelta(hours=1))
+    bench.recorder.answer = refusing(**stones)
+    bench.run("--service", "s", "--patience", "5s", "true")
+    assert fine.id not in {path.name[21:-5] for path in bench.waiting()}
+    assert len(bench.waiting()) == 7
+
+
+def test_a_batch_that_is_throttled_in_part_leaves_that_part(bench: Bench) -> None:
+    for n in range(3):
+        left(bench, "busy", ago=timedelta(minutes=50 - n))
+    fine = left(bench, "fine", ago=timedelta(minutes=5))
+    bench.recorder.answer = refusing(busy=429)
+    began = time.monotonic()
+    bench.run("--service", "s", "--patience", "30s", "true")
+    assert time.monotonic() - began < 8  # nobody waits for the signals of others
+    assert fine.id not in {path.name[21:-5] for path in bench.waiting()}
+    assert len(bench.waiting()) == 3
+
+
+def test_what_is_dropped_is_said_even_under_cron(bench: Bench, away: str) -> None:
+    left(bench, "backup", url=away, ago=timedelta(days=31))
+    left(bench, "sync", url=away, ago=timedelta(days=40))
+    done = bench.run("--service", "s", "--url", away, "--patience", "1s", "true")
+    assert b"2 signals in" in done.stderr
+    assert b"of sync, backup, from" in done.stderr
 
 
 def test_the_patience_of_none_leaves_the_end_to_the_next_run(bench: Bench) -> None:
@@ -257,3 +332,11 @@ def test_signals_that_wait_for_long_are_told_even_under_cron(bench: Bench, away:
     done = bench.run("--service", "s", "--url", away, "--patience", "1s", "true")
     assert done.stderr.count(b"medic:") == 1
     assert os.fsencode(away) in done.stderr
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_loss_for_want_of_a_folder_is_said_to_who_wants_one(away: str, wanted: bool) -> None:
+    told: list[Notice] = []
+    courier = Courier(Address(away), None, lambda notice, _: told.append(notice), wants_spool=wanted)
+    assert courier.deliver(Heartbeat("s", "ok", datetime.now(UTC))) is Fate.LOST
+    assert told == [Notice.AWAY, *([Notice.NO_SPOOL] if wanted else [])]

@@ -141,3 +141,19 @@ def test_a_signal_while_sending_ends_the_waiting_and_keeps_the_exit_code(bench: 
     assert {path.name.split("-")[1].removesuffix(".json") for path in bench.waiting()} >= {
         bench.signals("fail")[0]["id"]
     }
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_stop_and_a_continue_reach_the_job_and_hold_us_too(bench: Bench) -> None:
+    def state(pid: int) -> str:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
+
+    listener = Listener(bench.folder)
+    wrapper = bench.start("--service", "s", "--", *listener.command)
+    pid, _ = listener.wait()
+    wrapper.send_signal(signal.SIGTSTP)
+    eventually(lambda: (state(pid), state(wrapper.pid)) == ("T", "T"))
+    wrapper.send_signal(signal.SIGCONT)
+    eventually(lambda: "T" not in (state(pid), state(wrapper.pid)))
+    listener.end.touch()
+    assert wrapper.wait(timeout=20) == 9

@@ -299,6 +299,18 @@ def test_pausing_closes_the_alert_with_that_reason_and_resuming_starts_afresh() 
     assert watch.tick(5060).story[-1] == ("opened", "missed", 5060)
 
 
+def test_what_arrives_during_a_pause_is_life_and_alerts_of_nothing_afterwards() -> None:
+    watched = policy(600, max_runtime=span(60))
+    for kind, first_deadline in (("fail", 1600), ("ok", 1500)):
+        watch = Watch(watched).hear("ok", 0).tick(10)
+        watch.policy = replace(watched, version=2, paused=True, started_at=at(20))
+        watch.tick(20)
+        watch.hear("start", 100, run_id="a").hear("complete", 300, run_id="a").hear(kind, 900)
+        watch.policy = replace(watched, version=3, started_at=at(1000))
+        assert watch.tick(1000).story == []
+        assert watch.tick(1600).story == [("opened", "missed", first_deadline)]
+
+
 def test_a_tighter_schedule_gives_one_fresh_period() -> None:
     watch = Watch(policy(86_400)).hear("ok", 0).tick(10_000)
     watch.policy = replace(watch.policy, version=2, schedule=Every(span(300)), started_at=at(10_000))

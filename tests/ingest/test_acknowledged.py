@@ -1,27 +1,29 @@
 """What was acknowledged is never lost, and nothing with an id is doubled, whatever dies meanwhile.
 
-A real API process on a real, durable PostgreSQL, under load; the process is killed twice and the database restarted
-once.  The clients do what clients should: they send again, with the same id, until they have an answer.
+Two real API processes on a real, durable PostgreSQL, under load by every way in, 5 % of it bad.  Both are killed, as
+are a worker, a backend and the whole database; at last it restarts in good order.  The clients do what clients should:
+they send again, with the same id, until they have an answer.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from random import Random
 from typing import Any
 
+import psutil
 import pytest
-import requests
-from sqlalchemy import text
+from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
 from medic import audit, services
@@ -30,21 +32,18 @@ from medic.db import database_now, in_transaction, make_engine
 from medic.local.servers import Servers
 from medic.migrate import upgrade
 from medic.services import Policy
+from tests.ingest.load import Client, batch, legacies, path, pings, single, twins
 from tests.waiting import eventually
 
 SHELL = audit.Actor("shell", "test")
 NAMES = ("a", "b", "c")
-BAD: tuple[dict[str, Any], ...] = (
-    {"service": "nobody"}, {"service": "NOT A NAME"}, {"service": "a", "status": "great"}, {"duration_ms": 1},
-    {"service": "a", "message": "bad\0"},
-)  # fmt: skip
-CLIENTS = 5
-"""Of which the last sends batches."""
+STEADY = 12
+"""Turns of each client between two deaths."""
 
 
 @dataclass
 class Api:
-    """The API's processes."""
+    """The API's processes on one port."""
 
     environ: dict[str, str]
     log: Path
@@ -67,81 +66,13 @@ class Api:
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
-
-@dataclass
-class Client:
-    """Sends until it is told that it is enough, and remembers each answer."""
-
-    number: int
-    url: str
-    key: str
-    enough: threading.Event
-    acknowledged: dict[str, int] = field(default_factory=dict)
-    refused: int = 0
-    retried: int = 0
-    wrong: list[str] = field(default_factory=list)
-
-    def run(self) -> None:
-        random = Random(self.number)
-        with requests.Session() as session:
-            session.trust_env = False
-            session.headers["Authorization"] = f"Bearer {self.key}"
-            turn = 0
-            while not self.enough.is_set():
-                bodies = [
-                    self._body(random, f"{self.number}-{turn}-{n}")
-                    for n in range(40 if self.number == CLIENTS - 1 else 1)
-                ]
-                self._deliver(session, bodies, random)
-                turn += 1
-
-    @staticmethod
-    def _body(random: Random, client_id: str) -> dict[str, Any]:
-        if random.random() < 0.05:
-            return random.choice(BAD) | {"id": f"bad-{client_id}"}
-        return {"service": random.choice(NAMES), "id": client_id, "message": client_id}
-
-    def _deliver(self, session: requests.Session, bodies: list[dict[str, Any]], random: Random) -> None:
-        """Send what has no answer yet, again and again with the same ids."""
-        pause = threading.Event()
-        for attempt in range(400):
-            answers = self._send(session, bodies)
-            left = []
-            for body, (status, heartbeat_id) in zip(bodies, answers, strict=True):
-                is_bad = body["id"].startswith("bad-")
-                if status == 503:
-                    left.append(body)
-                elif is_bad and 400 <= status < 500:
-                    self.refused += 1
-                elif not is_bad and status in {200, 202} and heartbeat_id is not None:
-                    if self.acknowledged.setdefault(body["id"], heartbeat_id) != heartbeat_id:
-                        self.wrong.append(f"{body} was stored twice")
-                    elif random.random() < 0.05:
-                        left.append(body)  # as if the answer had been lost on the way
-                else:
-                    self.wrong.append(f"{body} got {status}")
-            if not left:
-                return
-            bodies = left
-            self.retried += 1
-            pause.wait(0.02 if attempt < 5 else 0.1)
-        self.wrong.append(f"{bodies} got no answer")
-
-    def _send(self, session: requests.Session, bodies: list[dict[str, Any]]) -> list[tuple[int, int | None]]:
-        """Each one's status and heartbeat; 503 for those that are not known to be stored."""
-        single = self.number != CLIENTS - 1
-        try:
-            response = session.post(
-                f"{self.url}/v1/heartbeats" + ("" if single else "/batch"),
-                json=bodies[0] if single else bodies,
-                timeout=8,
-            )
-        except requests.RequestException:
-            return [(503, None)] * len(bodies)
-        if response.status_code == 207 or (not single and response.status_code == 202):
-            return [(item["status"], item["id"]) for item in response.json()["items"]]
-        found = response.json().get("id") if response.status_code in {200, 202} else None
-        return [(response.status_code, found)] * len(bodies)
+    def kill_worker(self) -> None:
+        """The process that does the work; its parent makes another."""
+        assert self.process is not None
+        workers = psutil.Process(self.process.pid).children()
+        assert workers
+        for worker in workers:
+            worker.kill()
 
 
 @pytest.fixture
@@ -156,95 +87,199 @@ def database(tmp_path: Path) -> Iterator[Servers]:
 
 
 @pytest.fixture
-def api(database: Servers, keys: dict[str, str], tmp_path: Path) -> Iterator[Api]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    made = Api(
-        keys | {
+def apis(database: Servers, keys: dict[str, str], tmp_path: Path) -> Iterator[list[Api]]:
+    made = []
+    for number in range(2):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        environ = keys | {
             "MEDIC_DATABASE_URL": database.database_url, "MEDIC_RATE_LIMITER_TYPE": "memory",
             "REDIS_URL": "redis://127.0.0.1:1/0",  # heartbeats need no broker
-            "RATE_LIMIT_HEARTBEAT_REQUESTS": "10000000", "MEDIC_RUN_DIR": str(tmp_path / "run"),
-            "MEDIC_LOG_FORMAT": "text", "PORT": str(port),
-        },
-        tmp_path / "api.log",
-    )  # fmt: skip
-    made.start()
+            "RATE_LIMIT_HEARTBEAT_REQUESTS": "10000000", "RATE_LIMIT_PING_REQUESTS": "10000000",
+            "MEDIC_RUN_DIR": str(tmp_path / f"run{number}"), "MEDIC_LOG_FORMAT": "text", "PORT": str(port),
+        }  # fmt: skip
+        made.append(Api(environ, tmp_path / f"api{number}.log"))
     try:
+        for api in made:
+            api.start()
         yield made
     finally:
-        made.kill()
+        for api in made:
+            api.kill()
 
 
-def test_nothing_acknowledged_is_lost_and_nothing_with_an_id_is_doubled(database: Servers, api: Api) -> None:
-    key = set_up(database.database_url, api.environ["MEDIC_API_KEY_PEPPER"].encode())
+@pytest.fixture
+def engine(database: Servers) -> Iterator[Engine]:
+    made = make_engine(database.database_url)
+    yield made
+    made.dispose()
+
+
+def test_nothing_acknowledged_is_lost_and_nothing_with_an_id_is_doubled(
+    database: Servers, apis: list[Api], engine: Engine
+) -> None:
+    seed = int(os.environ.get("MEDIC_TEST_SEED") or secrets.randbelow(2**32))
+    print(f"MEDIC_TEST_SEED={seed}")
+    key = set_up(engine, apis[0].environ["MEDIC_API_KEY_PEPPER"].encode())
+    known = rows(engine, "SELECT name, id, uuid FROM services")
     enough = threading.Event()
-    clients = [Client(number, api.url, key, enough) for number in range(CLIENTS)]
+    urls = [api.url for api in apis]
+    ping = pings({row["name"]: f"/ping/{row['uuid']}" for row in known})
+    legacy = legacies({row["name"]: row["id"] for row in known})
+    with_ids = [
+        *twins(Client(0, urls, key, seed, single, enough)),
+        *twins(Client(1, urls, key, seed, batch, enough, batch=True)),
+        Client(2, urls, key, seed, path, enough),
+    ]
+    without = [
+        Client(number, urls, key, seed, make, enough, has_ids=False)
+        for number, make in ((3, ping), (4, legacy))
+    ]
+    clients = with_ids + without
 
-    def more(count: int) -> None:
+    def go_on() -> None:
         """Every client got so many more answers."""
-        goals = [len(client.acknowledged) + count for client in clients]
+        goals = [client.answered + STEADY for client in clients]
         try:
             eventually(
-                lambda: all(len(c.acknowledged) >= goal for c, goal in zip(clients, goals, strict=True)),
-                within=30,
+                lambda: all(c.answered >= goal for c, goal in zip(clients, goals, strict=True)), within=30
             )
         except AssertionError:
-            got = [(len(c.acknowledged), c.refused, c.retried, c.wrong[:3]) for c in clients]
-            raise AssertionError(f"{got}\n{api.log.read_text()[-2000:]}") from None
+            got = [(c.make.__name__, c.answered, c.refused, c.retried, c.wrong[:3]) for c in clients]
+            logs = "".join(api.log.read_text()[-2000:] for api in apis)
+            raise AssertionError(f"{got}\n{logs}") from None
 
-    with ThreadPoolExecutor(CLIENTS) as pool:
+    with ThreadPoolExecutor(len(clients)) as pool:
         running = [pool.submit(client.run) for client in clients]
         try:
-            more(40)
-            api.kill()
-            api.start()
-            more(40)
+            go_on()
+            apis[0].kill()
+            apis[0].start()
+            go_on()
+            kill_database(database)
+            go_on()
+            apis[1].kill_worker()
+            go_on()
+            kill_backend(engine)
+            go_on()
+            for api in apis:
+                api.kill()
             database.stop()
+            for api in apis:
+                api.start()
             database.start()
-            more(40)
-            api.kill()
-            api.start()
-            more(40)
+            go_on()
         finally:
             enough.set()
         for one in running:
             one.result(timeout=60)
     assert [wrong for client in clients for wrong in client.wrong] == []
     assert all(client.retried for client in clients), "nobody noticed that anything died"
-    assert sum(client.refused for client in clients) > 5
-    acknowledged = {name: number for client in clients for name, number in client.acknowledged.items()}
-    stored = rows(database.database_url)
-    assert len({name for name, _ in stored}) == len(stored), "an id is doubled"
-    assert not [name for name, _ in stored if name.startswith("bad")]
-    assert acknowledged.items() <= dict(stored).items(), "what was acknowledged is not there"
-    # Whatever was sent was sent until it was acknowledged, so nothing else is there either.
-    assert len(stored) == len(acknowledged)
+    assert all(client.refused for client in clients if client.make is not path)
+    engine.dispose()
+    check_ids(engine, with_ids)
+    check_others(engine, without)
+    check_states(engine)
 
 
-def rows(url: str) -> list[tuple[str, int]]:
-    """Each stored heartbeat: the id that its client gave, and its own."""
-    engine = make_engine(url)
-    try:
-        with engine.connect() as connection:
-            found = connection.execute(text("SELECT coalesce(message, 'bad'), id FROM heartbeats"))
-            return [(message, number) for message, number in found]
-    finally:
-        engine.dispose()
+def kill_database(database: Servers) -> None:
+    """SIGKILL to the server; what it leaves is replayed when the supervisor starts it again."""
+    process = database.supervisor.process("postgres")
+    process.kill_hard()
+    eventually(lambda: process.exit_code() is not None)
+
+    def is_back() -> bool:
+        database.supervisor.tick()
+        now = database.supervisor.process("postgres")
+        return now.exit_code() is None and now.is_ready()
+
+    eventually(is_back, within=60)
 
 
-def set_up(url: str, pepper: bytes) -> str:
-    """The services, and a key that may send their heartbeats."""
-    engine = make_engine(url)
+def kill_backend(engine: Engine) -> None:
+    """SIGKILL to a connection of the API: the server ends all the others too, and recovers."""
+    engine.dispose()
+    asked = "SELECT pid FROM pg_stat_activity WHERE application_name = 'medic-api' LIMIT 1"
+    found = eventually(lambda: rows(engine, asked))
+    os.kill(found[0]["pid"], signal.SIGKILL)
+
+
+def check_ids(engine: Engine, clients: list[Client]) -> None:
+    """Each acknowledged id has its one heartbeat, and there is nothing else: all was sent until it was answered."""
+    acknowledged: dict[str, int | None] = {}
+    for client in clients:
+        for name, number in client.acknowledged.items():
+            assert acknowledged.setdefault(name, number) == number, f"{name} was acknowledged as two"
+    stored = rows(
+        engine,
+        "SELECT i.id AS name, i.heartbeat_id, count(h.id) AS n FROM heartbeat_ids i"
+        "  LEFT JOIN heartbeats h ON h.id = i.heartbeat_id AND h.service_id = i.service_id"
+        "  GROUP BY i.id, i.heartbeat_id",
+    )
+    assert {row["name"]: row["heartbeat_id"] for row in stored} == acknowledged
+    assert len(stored) == len(acknowledged), "an id is doubled"
+    assert {row["n"] for row in stored} == {1}, "an id without its heartbeat"
+
+
+def check_others(engine: Engine, clients: list[Client]) -> None:
+    """What has no id is there at least once; its run is one, and ended."""
+    found = rows(
+        engine,
+        "SELECT message, run_id, kind FROM heartbeats h WHERE NOT EXISTS"
+        "  (SELECT 1 FROM heartbeat_ids i WHERE i.heartbeat_id = h.id)",
+    )
+    acknowledged = {name for client in clients for name in client.acknowledged}
+    runs = {row["run_id"]: row["state"] for row in rows(engine, "SELECT run_id, state FROM runs")}
+    told = {row["message"] for row in found}
+    started = {(row["run_id"], row["kind"]) for row in found}
+    for name in acknowledged:
+        stem, word = name.rsplit("-", 1)
+        if name.startswith("ping"):
+            assert name in told, f"{name} was acknowledged and is not there"
+            state = {"start": None, "0": "completed", "fail": "failed"}[word]
+            assert state is None or runs[str(uuid.uuid5(uuid.NAMESPACE_OID, stem))] == state
+        elif word == "beat":
+            assert name in told, f"{name} was acknowledged and is not there"
+        else:
+            assert (f"{stem}-run", {"start": "start", "end": "complete"}[word]) in started
+            assert word == "start" or runs[f"{stem}-run"] == "completed"
+    # What has neither a message nor a run that we gave it is the second copy of something with an id.
+    strangers = [
+        row for row in found if not str(row["message"] or row["run_id"]).startswith(("ping-", "legacy-"))
+    ]
+    assert strangers == []
+
+
+def check_states(engine: Engine) -> None:
+    """The hot row moves in the transaction of its heartbeats, or not at all."""
+    assert rows(
+        engine,
+        "SELECT s.service_id FROM service_states s JOIN (SELECT service_id, max(event_at) AS at FROM heartbeats"
+        " GROUP BY 1) h USING (service_id) WHERE s.last_signal_at IS DISTINCT FROM h.at",
+    ) == []  # fmt: skip
+
+
+def rows(engine: Engine, sql: str) -> list[dict[str, Any]]:
+    with engine.connect() as connection:
+        return [dict(row) for row in connection.execute(text(sql)).mappings()]
+
+
+def set_up(engine: Engine, pepper: bytes) -> str:
+    """The services, and a key that may send their heartbeats and make others."""
 
     def work(session: Session) -> str:
         now = database_now(session)
         for name in NAMES:
             services.create(session, name=name, policy=Policy(every_s=60), actor=SHELL, now=now)
-        made = create_key(session, name="t", scopes=["heartbeats:write"], pepper=pepper, actor=SHELL, now=now)
+        made = create_key(
+            session,
+            name="t",
+            scopes=["heartbeats:write", "services:write"],
+            pepper=pepper,
+            actor=SHELL,
+            now=now,
+        )
         return made[1].get_secret_value()
 
-    try:
-        return in_transaction(engine, work)
-    finally:
-        engine.dispose()
+    return in_transaction(engine, work)

@@ -206,3 +206,31 @@ def test_a_large_batch_of_runs_takes_a_few_statements(fleet: Fleet) -> None:
     assert {row["state"]: row["n"] for row in fleet.rows("SELECT state, count(*) AS n FROM runs GROUP BY state")} == {
         "completed": 100, "failed": 100,
     }  # fmt: skip
+
+
+def test_a_start_behind_its_end_overruns_nothing_though_the_row_was_quiet(fleet: Fleet) -> None:
+    fleet.service(every_s=600, max_runtime_s=60)
+    fleet.beat("web", when=0)
+    fleet.sweep(0)
+    fleet.beat("web", "complete", when=30)
+    assert fleet.state()["quiet"], "ingest alone has judged the end"
+    fleet.beat("web", "start", when=20, late=15)
+    fleet.sweep(200)  # the sweep was down for longer than the run may take
+    assert (runs(fleet), fleet.alerts()) == ([], [])
+    assert fleet.state()["quiet"]
+
+
+def test_starts_without_a_name_at_one_moment_are_one_run_and_judged(fleet: Fleet) -> None:
+    """As they are when they come in one group: the evaluator tells runs without a name apart by their start."""
+    fleet.service(every_s=600, max_runtime_s=60)
+    fleet.write([fleet.signal("web", "start"), fleet.signal("web", "start")], when=10)
+    fleet.beat("web", "start", when=10)
+    fleet.sweep(20)
+    assert [run["state"] for run in runs(fleet)] == ["open"]
+    fleet.sweep(71)
+    for when in (75, 80, 85):
+        fleet.beat("web", "complete", when=when)
+        fleet.sweep(when)
+    assert [(run["state"], run["ended_at"]) for run in runs(fleet)] == [("completed", at(75))]
+    assert fleet.state()["status"] == "up", "it was set aside"
+    assert fleet.story() == [("opened", "overrun", 70), ("resolved", None, 75)]

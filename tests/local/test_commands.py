@@ -26,6 +26,7 @@ from medic.errors import Conflict, Misconfigured
 from medic.local import components
 from medic.local.stack import Stack
 from medic.settings import Settings
+from medic.telemetry import GRANIAN_LOGS
 
 ROOT = Path(__file__).resolve().parents[2]
 URLS = {"MEDIC_DATABASE_URL": "postgresql://u:hunter2@db/x", "REDIS_URL": "redis://:hunter2@broker/0"}
@@ -142,6 +143,12 @@ def test_no_secret_stands_in_the_arguments() -> None:
     assert "hunter2" not in str(commands)
 
 
+def test_the_server_of_the_api_is_told_to_log_as_medic_does() -> None:
+    arguments = api_arguments(Settings.from_env(URLS))
+    assert arguments[arguments.index("--log-config") + 1] == str(GRANIAN_LOGS)
+    assert GRANIAN_LOGS.is_file()
+
+
 def test_flower_without_a_password_stays_on_loopback() -> None:
     open_to_all = {"MEDIC_HOST": "0.0.0.0"}
     alone = flower_environ(Settings.from_env(open_to_all))
@@ -167,8 +174,9 @@ def test_the_drain_of_a_worker_outlasts_the_longest_step() -> None:
 def test_the_stop_goes_from_beat_to_the_servers() -> None:
     settings = Settings.from_env({})
     stages = {name: components.program(name, settings, {}).stage for name in components.COMPONENTS}
-    assert sorted(stages, key=lambda name: stages[name]) == ["beat", "system", "steps", "flower", "api"]
-    assert stages["system"] == stages["steps"]
+    order = ["beat", "system", "deliveries", "steps", "flower", "api"]
+    assert sorted(stages, key=lambda name: stages[name]) == order
+    assert stages["system"] == stages["deliveries"] == stages["steps"]
     assert max(stages.values()) < 80
 
 

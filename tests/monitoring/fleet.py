@@ -13,7 +13,7 @@ from medic import audit, heartbeats, playbooks, services
 from medic.db import in_transaction, transaction
 from medic.heartbeats import Signal, Watched, Written
 from medic.playbook.grammar import parse
-from medic.services import Policy
+from medic.service_policy import Policy
 from medic.steps import load_types
 from medic.sweep import Swept, sweep_batch
 from medic.times import MAX_DURATION

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from medic import settings as settings_
 from medic import stop
 from medic.db import in_transaction
 from tests.monitoring.fleet import ACTOR, Fleet, at
+from tests.monitoring.test_notices import route, target
 
 
 def open_alert(fleet: Fleet, name: str = "web", **policy: Any) -> None:
@@ -97,6 +99,8 @@ def test_repeat_every_starts_again_while_the_alert_is_open(fleet: Fleet) -> None
 
 def test_a_repeat_or_a_refusal_does_not_wait_for_a_daily_job(fleet: Fleet) -> None:
     fleet.playbook(service_pattern="web", repeat_every="10m")
+    target(fleet, "chat")
+    route(fleet, "all", ["chat"])  # else the alert would look for one
     fleet.service(every_s=86_400)
     in_transaction(fleet.engine, lambda s: stop.stop_all(s, reason="drill", actor=ACTOR, now=at(0)))
     fleet.beat("web", "fail", when=10)
@@ -132,6 +136,46 @@ def test_the_breaker_opens_after_five_executions_in_an_hour(fleet: Fleet) -> Non
     open_alert(fleet)
     assert len(fleet.executions()) == 5
     assert [row["detail"]["code"] for row in fleet.audit("execution.refuse")] == ["breaker", "breaker"]
+
+
+@pytest.mark.parametrize(
+    ("variable", "code"),
+    [("MEDIC_BREAKER_PER_SERVICE", "breaker"), ("MEDIC_BREAKER_PER_PLAYBOOK", "playbook_breaker")],
+)
+def test_where_a_breaker_opens_is_a_setting(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, variable: str, code: str
+) -> None:
+    monkeypatch.setenv(variable, "1")
+    settings_.current.cache_clear()
+    try:
+        for number in range(2):
+            fleet.playbook(f"fix{number}", service_pattern="web")
+        open_alert(fleet)
+        fleet.playbook("fix0", service_pattern='"w*"')
+        open_alert(fleet, "worker")
+    finally:
+        monkeypatch.delenv(variable)
+        settings_.current.cache_clear()
+    assert code in {row["detail"]["code"] for row in fleet.audit("execution.refuse")}
+    assert len(fleet.executions()) == 2
+
+
+def test_a_playbooks_breaker_opens_after_fifty_executions_in_an_hour(fleet: Fleet) -> None:
+    fleet.playbook(service_pattern='"w*"')
+    for number in range(52):
+        fleet.service(f"w{number}")
+        fleet.beat(f"w{number}", when=0)
+    fleet.sweep(0)
+    fleet.sweep(70)
+    assert len(fleet.alerts()) == 52
+    assert len(fleet.executions()) == 50
+    assert [row["detail"]["code"] for row in fleet.audit("execution.refuse")] == ["playbook_breaker"] * 2
+    assert "50 executions of this playbook" in fleet.audit("execution.refuse")[0]["detail"]["reason"]
+    fleet.run("UPDATE executions SET state = 'completed', due_at = NULL, finished_at = :at", at=at(100))
+    fleet.sweep(400)
+    assert len(fleet.audit("execution.refuse")) == 4, "each new try that is refused is kept"
+    fleet.sweep(3700)
+    assert len(fleet.executions()) == 52, "the alerts are open still when the hour is over"
 
 
 def test_under_the_stop_switch_the_alert_opens_and_nothing_starts(fleet: Fleet) -> None:

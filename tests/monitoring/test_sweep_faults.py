@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 from sqlalchemy import event
 from structlog.testing import capture_logs
@@ -10,6 +11,8 @@ from structlog.testing import capture_logs
 from medic import services
 from medic.db import in_transaction
 from medic.sweep import SET_ASIDE, sweep_batch
+from medic.telemetry import metrics
+from medic.times import format_time
 from tests.monitoring.fleet import ACTOR, Fleet, at
 
 
@@ -75,7 +78,9 @@ def test_a_row_that_cannot_be_judged_is_set_aside_and_stops_nobody_else(fleet: F
     assert [line["event"] for line in logged] == ["sweep.not_restored"]
     assert (swept.opened, swept.checked, swept.set_aside) == (2, 2, 1)
     assert {alert["service_name"] for alert in fleet.alerts()} == {"a", "c"}
-    assert fleet.state("broken")["due_at"] == at(100) + SET_ASIDE
+    broken = fleet.state("broken")
+    assert broken["due_at"] == at(100) + SET_ASIDE
+    assert broken["carried"]["set_aside_at"] == format_time(at(100))
 
 
 def test_a_verdict_that_cannot_be_written_is_set_aside_and_stops_nobody_else(fleet: Fleet) -> None:
@@ -93,6 +98,40 @@ def test_a_verdict_that_cannot_be_written_is_set_aside_and_stops_nobody_else(fle
     assert (swept.opened, swept.checked, swept.set_aside) == (2, 2, 1)
     assert {alert["service_name"] for alert in fleet.alerts()} == {"a", "c"}
     assert fleet.state("broken")["due_at"] == at(100) + SET_ASIDE
+
+
+def test_what_is_rolled_back_and_written_again_one_by_one_counts_once(fleet: Fleet) -> None:
+    for name in ("a", "broken", "c"):
+        fleet.service(name, every_s=60, grace_s=10)
+    fleet.sweep(0)
+    fleet.beat("a", when=60)
+    fleet.beat("c", when=60)
+    fleet.sweep(100)
+    fleet.beat("broken", when=125)
+    fleet.run(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no'; END $$"
+    )
+    fleet.run(
+        "CREATE TRIGGER refuse BEFORE UPDATE ON alerts FOR EACH ROW WHEN (OLD.service_name = 'broken')"
+        " EXECUTE FUNCTION refuse()"
+    )
+    before = counted()
+    try:
+        with capture_logs():
+            swept = fleet.sweep(200)  # two open, and behind them the end of the third breaks
+    finally:
+        fleet.run("DROP FUNCTION refuse CASCADE")
+    assert (swept.set_aside, swept.resolved) == (1, 0)
+    assert swept.openings == [("p3", timedelta(seconds=70)), ("p3", timedelta(seconds=70))]
+    assert counted() == before  # the caller counts, once it is committed
+
+
+def counted() -> list[float | None]:
+    return [
+        metrics.REGISTRY.get_sample_value("medic_alerts_total", {"priority": "p3"}),
+        metrics.REGISTRY.get_sample_value("medic_alerts_resolved_total"),
+        metrics.REGISTRY.get_sample_value("medic_detection_latency_seconds_count"),
+    ]
 
 
 def test_a_batch_is_bounded_and_the_rest_stays_due(fleet: Fleet) -> None:

@@ -11,6 +11,7 @@ from medic.playbook.grammar import parse
 from medic.steps.approval import ApprovalStep
 from medic.steps.base import StepType
 from medic.steps.condition import ConditionStep
+from medic.steps.notify import NotifyStep
 from medic.steps.script import ScriptStep
 from medic.steps.wait import WaitStep
 from medic.steps.webhook import WebhookStep
@@ -18,6 +19,7 @@ from medic.steps.webhook import WebhookStep
 TYPES: dict[str, StepType] = {
     "approval": ApprovalStep(),
     "condition": ConditionStep(),
+    "notify": NotifyStep(),
     "script": ScriptStep(),
     "wait": WaitStep(),
     "webhook": WebhookStep(),

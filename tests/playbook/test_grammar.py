@@ -124,7 +124,7 @@ def test_all_problems_come_at_once_in_order_with_places_and_suggestions(problems
             duration: 0
             duration: 5s
           - name: three
-            type: notify
+            type: announce
     """)
     assert [(p.path, p.line, p.column) for p in found] == [
         ("aproval", 2, 1),
@@ -146,7 +146,10 @@ def test_all_problems_come_at_once_in_order_with_places_and_suggestions(problems
     assert messages[4] == "${steps.three.body}: 'three' has not run yet at this step"
     assert messages[6].endswith("did you mean 'retry'?")
     assert messages[9] == "the key 'duration' is there twice"
-    assert messages[10] == "unknown step type 'notify'; known: approval, condition, script, wait, webhook"
+    assert (
+        messages[10]
+        == "unknown step type 'announce'; known: approval, condition, notify, script, wait, webhook"
+    )
 
 
 def test_the_error_says_where_in_its_text(types: dict[str, StepType]) -> None:

@@ -31,6 +31,46 @@ def test_what_a_crash_does_follows_from_the_step(keys: str, wanted: str, read: R
     assert read(f"name: a\nsteps: [{{name: s, {keys}}}]").playbook.steps[0].on_crash == wanted
 
 
+def test_a_probe_stands_beside_a_step_whose_doubt_would_go_to_a_human(read: Read, problems: Problems) -> None:
+    step = "name: a\nsteps: [{name: s, type: script, script: x, probe: {%s}%s}]"
+    by_url = "url: 'https://a.example/${EXECUTION_ID}'"
+    probe = read(step % (f"{by_url}, retry_on: [404, 4xx], fail_on: 410", "")).playbook.steps[0].probe
+    assert probe is not None
+    assert (probe.type, probe.spec.request.method) == ("webhook", "GET")
+    assert (probe.interval, probe.timeout, probe.otherwise) == (
+        timedelta(seconds=10),
+        timedelta(minutes=5),
+        "ask",
+    )
+    assert (probe.retry_on, probe.fail_on) == (("404", "4xx"), ("410",))
+    probe = (
+        read(step % ("check: alert_resolved, timeout: 1h, interval: 1m, otherwise: retry", ""))
+        .playbook.steps[0]
+        .probe
+    )
+    assert probe is not None
+    assert (probe.type, probe.interval, probe.timeout) == (
+        "condition",
+        timedelta(minutes=1),
+        timedelta(hours=1),
+    )
+    # Whoever can find out does not guess.
+    put = "name: a\nsteps: [{name: s, type: webhook, method: PUT, url: 'https://a.example/', probe: {%s}}]"
+    assert read(put % by_url).playbook.steps[0].on_crash == "ask"
+    for keys, more, path in (
+        (by_url, ", on_crash: retry", "steps[0].probe"),
+        (f"{by_url}, method: POST", "", "steps[0].probe.method"),
+        (f"{by_url}, retry_on: [sometimes]", "", "steps[0].probe.retry_on"),
+        ("type: script, script: x", "", "steps[0].probe.type"),
+        (f"{by_url}, tries: 3", "", "steps[0].probe.tries"),
+        ("type: webhook", "", "steps[0].probe"),
+        ("url: 'https://a.example/${steps.later.id}'", "", "steps[0].probe.url"),
+    ):
+        assert [problem.path for problem in problems(step % (keys, more))] == [path], keys
+    found = problems(f"name: a\nsteps: [{{name: s, type: wait, duration: 5s, probe: {{{by_url}}}}}]")
+    assert [problem.path for problem in found] == ["steps[0].probe"]
+
+
 def test_a_step_without_effect_takes_neither_retry_nor_on_crash(problems: Problems) -> None:
     found = problems("name: a\nsteps: [{name: s, type: wait, duration: 5s, retry: 3, on_crash: ask}]")
     assert [problem.path for problem in found] == ["steps[0].retry", "steps[0].on_crash"]

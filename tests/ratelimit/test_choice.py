@@ -7,7 +7,7 @@ from redis.connection import SSLConnection, UnixDomainSocketConnection
 from structlog.testing import capture_logs
 
 from medic.errors import Misconfigured
-from medic.ratelimit import limiter_from
+from medic.ratelimit import check, limiter_from
 from medic.ratelimit.address import connection_options
 from medic.ratelimit.choice import build
 from medic.ratelimit.policy import RateClass, policies_from
@@ -53,6 +53,22 @@ def test_an_unknown_type_warns_and_means_memory() -> None:
 
 def test_the_limiter_may_have_a_redis_of_its_own() -> None:
     assert build(settings(MEDIC_RATE_LIMITER_TYPE="redis", MEDIC_LIMITER_REDIS_URL=URL)).backend == "redis"
+    with pytest.raises(Misconfigured, match=r"^MEDIC_LIMITER_REDIS_URL: "):
+        build(settings(REDIS_URL=URL, MEDIC_LIMITER_REDIS_URL="redis://a..b"))
+
+
+def test_memory_does_not_read_the_url() -> None:
+    assert build(settings(MEDIC_RATE_LIMITER_TYPE="memory", REDIS_URL="redis://a..b")).backend == "memory"
+
+
+def test_looking_before_the_start_finds_the_same_and_says_nothing() -> None:
+    with capture_logs() as lines:
+        check(settings(MEDIC_RATE_LIMITER_TYPE="memcached"))
+        check(settings(REDIS_URL=URL))
+        for wrong in ({"MEDIC_RATE_LIMITER_TYPE": "redis"}, {"REDIS_URL": "redis://a..b"}):
+            with pytest.raises(Misconfigured):
+                check(settings(**wrong))
+    assert lines == []
 
 
 def test_the_same_settings_give_the_same_instance_and_one_line() -> None:
@@ -120,6 +136,8 @@ def test_tls_is_verified_and_options_of_the_broker_are_left_to_it() -> None:
         "redis+socket:///x?virtual_host=hunter2hunter2",
         "rediss://host/0?ssl_cert_reqs=hunter2hunter2",
         "redis://:hunter2hunter2@[::1/0",
+        "redis://:hunter2hunter2@a..b:6379/0",
+        f"redis://:hunter2hunter2@{'a' * 64}.example:6379/0",
     ],
 )
 def test_a_url_that_cannot_be_read_stops_the_start_without_being_shown(url: str) -> None:

@@ -11,9 +11,11 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+import redis
 from structlog.testing import capture_logs
 
 from medic.ratelimit import Limiter
+from medic.ratelimit.choice import build
 from medic.ratelimit.circuit import PAUSE
 from medic.ratelimit.decision import WINDOW_US
 from medic.ratelimit.policy import policies_from
@@ -193,6 +195,21 @@ def test_redis_may_go_away_and_come_back(valkey: Any) -> None:
         assert limiter.backend == "redis"
         assert limiter.is_healthy()
     assert [line["log_level"] for line in lines] == ["warning", "info"]
+    limiter.close()
+
+
+def test_many_threads_share_few_connections_and_none_goes_without(valkey: Any) -> None:
+    chosen = Settings.from_env(
+        {"REDIS_URL": valkey.url, "REDIS_POOL_SIZE": "3", "MEDIC_RATE_LIMITER_TYPE": "redis"}
+    )
+    limiter = build(chosen)
+    subject = uuid4().hex
+    with capture_logs() as lines, ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda _: limiter.hit("management", subject, now=5.0).allowed, range(800)))
+    assert sum(answers) == 300  # by the one shared window: nobody was sent to a local one
+    assert lines == []
+    with redis.Redis(unix_socket_path=str(valkey.socket)) as client:
+        assert len(client.client_list()) == 3 + 1
     limiter.close()
 
 

@@ -19,8 +19,9 @@ from medic.playbook.scope import Json, Scope
 from medic.sandbox.model import Limits
 from medic.sandbox.runner import run_script
 from medic.steps.approval import ApprovalStep
-from medic.steps.base import ActContext, Outcome, Rendered, Script, StepType
+from medic.steps.base import ActContext, Outcome, Recipient, Rendered, Script, StepType
 from medic.steps.condition import ConditionStep
+from medic.steps.notify import NotifyStep
 from medic.steps.script import ScriptStep
 from medic.steps.wait import WaitStep
 from medic.steps.webhook import WebhookStep
@@ -28,7 +29,8 @@ from medic.steps.webhook import WebhookStep
 NOW = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
 SECRET = "hunter22-hunter22"
 TYPES: dict[str, StepType] = {
-    kind.type: kind for kind in (ApprovalStep(), ConditionStep(), ScriptStep(), WaitStep(), WebhookStep())
+    kind.type: kind
+    for kind in (ApprovalStep(), ConditionStep(), NotifyStep(), ScriptStep(), WaitStep(), WebhookStep())
 }
 SCOPE = Scope(
     variables={"SERVICE_NAME": "web", "SERVICE_ID": 5, "PLAYBOOK_ID": 3, "ALERT_ID": 11, "LIST": [1, "x"]},
@@ -100,6 +102,7 @@ class Ledger:
     beats: list[tuple[int, datetime, str]] = field(default_factory=list)
     open_alerts: set[int] = field(default_factory=set)
     ends: dict[str, datetime] = field(default_factory=dict)
+    targets: dict[str, int] = field(default_factory=dict)
 
     def heartbeats_since(self, service_id: int, since: datetime, status: str | None) -> int:
         return sum(s == service_id and at > since and word == (status or "ok") for s, at, word in self.beats)
@@ -112,6 +115,12 @@ class Ledger:
 
     def step_ended(self, name: str) -> datetime:
         return self.ends[name]
+
+    def recipients(self, *, target: str | None = None, route: str | None = None) -> tuple[Recipient, ...]:
+        name = target or route or "default"
+        if name not in self.targets:
+            raise NotFound(f"There is no target '{name}'.")
+        return (Recipient(self.targets[name], name),)
 
 
 @pytest.fixture

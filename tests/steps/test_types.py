@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from medic.errors import Invalid, Misconfigured
 from medic.playbook.scope import Json
 from medic.steps import load_types
 from medic.steps.base import StepType
-from medic.steps.output import fit, read_json
+from medic.steps.output import fit, fit_output, read_json
 from medic.steps.parameters import bind, check_rules
 
 
@@ -33,6 +34,7 @@ def test_every_type_of_ours_keeps_the_protocol(types: dict[str, StepType]) -> No
     assert {name: (kind.queue, kind.acts, kind.parks) for name, kind in types.items()} == {
         "approval": ("medic.steps", False, True),
         "condition": ("medic.steps", False, True),
+        "notify": ("medic.steps", False, False),
         "script": ("medic.scripts", True, False),
         "wait": ("medic.steps", False, True),
         "webhook": ("medic.steps", True, False),
@@ -73,6 +75,21 @@ def test_whatever_comes_back_fits_a_json_column(value: Json) -> None:
     text = repr(fit(value, lambda text: text)).encode()
     assert b"\\x00" not in text
     assert b"\\ud8" not in text
+
+
+def test_an_output_is_cut_to_64_kb_with_a_mark_and_keeps_what_has_a_structure() -> None:
+    mark = "… [cut at 65536 bytes]"
+    found = {"n": list(range(8_000))}
+    output = fit_output({"exit_code": 0, "stdout": "é" * 60_000, "stderr": "e" * 40_000, "json": found}, str)
+    assert (output["exit_code"], output["json"]) == (0, found)
+    assert all(str(output[name]).endswith(mark) for name in ("stdout", "stderr"))
+    assert len(json.dumps(output, ensure_ascii=False).encode()) <= 65_536 + 4_096
+    assert fit_output(output, str) == output
+    assert fit_output({"body": "x" * 65_536 + mark, "status": 200}, str)["body"] == "x" * 65_536 + mark
+    whole = fit_output({"deep": {"text": "y" * 100_000}}, str)["deep"]
+    assert str(whole).startswith('{"text": "yyy')
+    assert str(whole).endswith(mark)
+    assert fit_output({f"k{at}": at for at in range(20_000)}, str) == {"cut": mark}
 
 
 @given(st.text(alphabet='[]{}":,0123456789.eE-naltrufsIN ', max_size=40))

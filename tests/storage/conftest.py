@@ -5,6 +5,9 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import Connection, Engine, text
 
+from medic import settings as settings_
+from medic.db import engine as process_engine
+
 # One valid row of each table.
 VALID = """
 INSERT INTO teams (id, name, ping_key_digest) OVERRIDING SYSTEM VALUE VALUES (1, 'ops', 'x'), (2, 'dev', 'y');
@@ -17,6 +20,7 @@ INSERT INTO heartbeats (received_at, service_id, kind, event_at) VALUES (now(), 
 INSERT INTO heartbeat_ids VALUES (1, 'a', 1, now());
 INSERT INTO runs (service_id, run_id, started_at) VALUES (1, 'r', now());
 INSERT INTO coverage VALUES ('00000000-0000-0000-0000-000000000001', now(), now());
+INSERT INTO service_days VALUES (1, '2026-11-23', 86000, 300, 100, 1, 288);
 INSERT INTO alerts (id, service_id, service_name, priority, reasons, opened_at, detected_at) OVERRIDING SYSTEM VALUE
   VALUES (1, 1, 'web', 'p3', '{missed}', now(), now());
 INSERT INTO alert_transitions (id, alert_id, kind, reason, at, recorded_at) OVERRIDING SYSTEM VALUE
@@ -34,7 +38,10 @@ INSERT INTO playbooks (id, name, version) OVERRIDING SYSTEM VALUE VALUES (1, 'fi
 INSERT INTO playbook_versions VALUES (1, 1, 'x', 'me', now());
 INSERT INTO triggers (id, playbook_id, kind, origin, service_pattern) OVERRIDING SYSTEM VALUE
   VALUES (1, 1, 'alert', 'playbook', '*'), (2, 1, 'alert', 'api', '*');
-INSERT INTO hooks (trigger_id, token_digest, verification) VALUES (1, 'x', 'bearer');
+INSERT INTO trigger_occurrences VALUES (1, now(), 'missed');
+INSERT INTO hooks (id, trigger_id, token_digest, verification, secret_digest) OVERRIDING SYSTEM VALUE
+  VALUES (1, 1, 'x', 'bearer', 'x');
+INSERT INTO hook_groups VALUES (1, 'x', 'firing', now());
 INSERT INTO scripts (id, name, version) OVERRIDING SYSTEM VALUE VALUES (1, 'run', 1);
 INSERT INTO script_versions (script_id, version, interpreter, content, created_by, created_at)
   VALUES (1, 1, 'bash', 'true', 'me', now());
@@ -73,3 +80,17 @@ def filled(engine: Engine) -> Iterator[Connection]:
         )
         yield connection
         connection.rollback()
+
+
+@pytest.fixture
+def here(environ: dict[str, str], engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """This process as a worker."""
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("HEARTBEAT_RETENTION_DAYS", "30")
+    settings_.current.cache_clear()
+    process_engine.cache_clear()
+    yield
+    process_engine().dispose()
+    settings_.current.cache_clear()
+    process_engine.cache_clear()

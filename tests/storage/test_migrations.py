@@ -8,6 +8,7 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -24,6 +25,12 @@ from tests.conftest import Backends
 from tests.waiting import eventually
 
 assert models
+
+VERSIONS = Path(__file__).resolve().parents[2] / "migrations" / "versions"
+REVISIONS = [
+    re.findall(r"^revision = ['\"](\d{4})['\"]$", file.read_text(encoding="utf-8"), re.MULTILINE)[0]
+    for file in sorted(VERSIONS.glob("*.py"))
+]
 
 
 @pytest.fixture
@@ -89,7 +96,7 @@ def test_the_models_and_the_schema_say_the_same(engine: Engine) -> None:
 
 def test_pending_names_what_is_missing(empty_url: str, empty: Engine) -> None:
     with empty.connect() as connection:
-        assert migrate.pending(connection) == ["0001"]
+        assert migrate.pending(connection) == REVISIONS
     migrate.upgrade(empty_url)
     with empty.connect() as connection:
         assert migrate.pending(connection) == []
@@ -105,6 +112,23 @@ def test_a_database_of_a_later_version_is_refused(empty_url: str, empty: Engine)
         migrate.pending(connection)
     with empty.connect() as connection:  # and the lock is free again
         assert connection.execute(text("SELECT pg_try_advisory_lock(:id)"), {"id": migrate.LOCK_ID}).scalar()
+
+
+def test_a_version_that_was_rolled_back_to_leaves_a_later_database_alone(
+    empty_url: str, empty: Engine
+) -> None:
+    migrate.upgrade(empty_url)
+    with empty.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    runs = [
+        subprocess.run(
+            [sys.executable, "-m", "medic", "migrate", *options],
+            env=os.environ | {"MEDIC_DATABASE_URL": empty_url}, capture_output=True, text=True, check=False,
+        )
+        for options in ([], ["--or-later"])
+    ]  # fmt: skip
+    assert (runs[0].returncode == 0, runs[1].returncode) == (False, 0), runs
+    assert "later version" in runs[1].stdout
 
 
 def test_processes_that_migrate_at_once_all_succeed(empty_url: str, empty: Engine) -> None:
@@ -128,7 +152,7 @@ def test_processes_that_migrate_at_once_all_succeed(empty_url: str, empty: Engin
 def test_whoever_waits_too_long_for_another_migration_is_told(
     empty_url: str, empty: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(migrate, "LOCK_WAIT", "100ms")
+    monkeypatch.setattr(migrate, "LOCK_WAIT_S", 0.1)
     with empty.connect() as other:
         other.execute(text("SELECT pg_advisory_lock(:id)"), {"id": migrate.LOCK_ID})
         with pytest.raises(Unavailable):

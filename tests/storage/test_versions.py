@@ -13,9 +13,10 @@ from sqlalchemy import Engine, text
 from medic import playbooks, scripts, services, stop
 from medic.audit import Actor
 from medic.db import in_transaction
+from medic.dependencies import names_around
 from medic.errors import Conflict, Invalid, NotFound, PreconditionFailed
 from medic.playbook.grammar import parse
-from medic.services import Policy
+from medic.service_policy import Policy
 from medic.steps import load_types
 from medic.times import MAX_DURATION
 
@@ -211,7 +212,7 @@ def test_services_depend_on_each_other_without_a_circle(engine: Engine, do: Call
     with pytest.raises(Invalid, match="circle"):
         do(services.change, name="db", policy=Policy(every_s=60, depends_on=("db",)))
     web, _ = in_transaction(engine, lambda s: services.find(s, "web"))
-    assert in_transaction(engine, lambda s: services.names_around(s, web)) == (None, ("app", "db"))
+    assert in_transaction(engine, lambda s: names_around(s, web)) == (None, ("app", "db"))
 
 
 def test_changes_at_once_do_not_close_a_circle_together(engine: Engine, do: Callable[..., Any]) -> None:

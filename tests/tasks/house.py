@@ -16,6 +16,7 @@ from medic.executions import admission, approvals, control, due
 from medic.executions.dispatch import dispatch
 from medic.executions.pinned import pinned
 from medic.playbook.grammar import parse
+from medic.service_policy import Policy
 from medic.steps import load_types
 from medic.times import MAX_DURATION
 from tests.waiting import eventually
@@ -44,7 +45,7 @@ class House:
         )
 
     def service(self, name: str, *, every_s: int = 3600, grace_s: int = 60) -> int:
-        policy = services.Policy(every_s=every_s, grace_s=grace_s)
+        policy = Policy(every_s=every_s, grace_s=grace_s)
         made = self.do(
             lambda s: services.create(s, name=name, policy=policy, actor=ACTOR, now=database_now(s))
         )

@@ -26,10 +26,18 @@ class Workers:
             name, "worker", "--name", name, "--queues", queues, "--concurrency", str(concurrency)
         )
 
+    def deliveries(self, name: str = "deliveries", *, concurrency: int = 1) -> subprocess.Popen[bytes]:
+        return self._start(
+            name, "worker", "--name", name, "--queues", "medic.deliveries", "--concurrency", str(concurrency)
+        )
+
     def system(self) -> None:
         """The sweeps, and beat, which asks for them."""
         self._start("system", "worker", "--name", "system", "--queues", "medic.system", "--concurrency", "1")
-        self._start("beat", "beat")
+        self.beat()
+
+    def beat(self) -> subprocess.Popen[bytes]:
+        return self._start("beat", "beat")
 
     def _start(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
         run = Path(self.environ["MEDIC_RUN_DIR"])

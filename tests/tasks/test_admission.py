@@ -9,6 +9,7 @@ import pytest
 import redis
 
 from medic import broker, stop
+from medic import settings as settings_
 from medic.db import database_now
 from medic.errors import Invalid
 from medic.executions.admission import Refused
@@ -57,6 +58,26 @@ def test_no_more_executions_run_than_the_playbook_allows_and_the_oldest_goes_nex
     # It is let go and dispatched in one sweep.
     house.comes_to(second, "waiting")
     assert house.row(second)["waiting_for"] == "timer"
+
+
+def test_no_more_executions_run_than_medic_allows_whatever_playbook_they_are_of(
+    house: House, outside: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MEDIC_MAX_EXECUTIONS", "2")
+    settings_.current.cache_clear()
+    for name in ("one", "two"):
+        house.playbook(playbook(outside.url, name, ""))
+    first, second, third = (house.start(name) for name in ("one", "two", "one"))
+    assert house.row(third)["waiting_for"] == "concurrency"
+    for running in (first, second):
+        house.comes_to(running, "waiting")
+    house.make_due(third)
+    house.sweep()
+    assert house.row(third)["waiting_for"] == "concurrency"
+    house.cancel(second)
+    house.make_due(third)
+    house.sweep()
+    eventually(lambda: house.row(third)["waiting_for"] == "timer")
 
 
 def test_the_limit_per_service_counts_only_its_own(house: House, outside: Recorder) -> None:

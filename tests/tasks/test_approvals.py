@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from medic import scripts
+from medic.db import database_now
 from medic.errors import Conflict
 from tests.recorder import Recorder
 from tests.tasks.house import ACTOR, House
@@ -112,3 +114,53 @@ steps:
     house.comes_to(execution, "pending_approval")
     assert house.swept_to_the_end(execution) == "completed"
     assert len(outside.of("/act")) == 1
+
+
+def test_the_script_that_was_approved_is_what_runs_whatever_was_stored_since(house: House) -> None:
+    def store(says: str) -> None:
+        house.do(
+            lambda s: scripts.put(
+                s, name="speak", interpreter="bash", content=f"echo {says}\n", parameters={}, network=False,
+                description="", actor=ACTOR, now=database_now(s),
+            )
+        )  # fmt: skip
+
+    step = "  - {name: say, type: script, script: speak}\n"
+    house.playbook(f"name: spoken\napproval: required\nsteps:\n{step}")
+    house.playbook(f"name: free\nsteps:\n{step}")
+    house.playbook(f"name: later\nsteps:\n  - {{name: ask, type: approval, message: go}}\n{step}")
+    store("first")
+    asked, later = house.start("spoken"), house.start("later")
+    house.comes_to(later, "pending_approval")
+    plans = house.rows("SELECT plan FROM approvals ORDER BY position NULLS FIRST")
+    assert [row["plan"]["steps"][-1]["version"] for row in plans] == [1, 1]
+    store("second")
+    for execution in (asked, later):
+        house.decide(execution, "approved")
+        assert house.swept_to_the_end(execution) == "completed"
+        said = house.steps(execution)[-1]["output"]
+        assert (said["stdout"], said["version"]) == ("first\n", 1)
+    free = house.start("free")
+    assert house.ended(free) == "completed"
+    assert house.steps(free)[0]["output"]["stdout"] == "second\n"
+
+
+def test_a_question_says_which_lock_it_keeps(house: House) -> None:
+    house.run(
+        "WITH t AS (INSERT INTO targets (name, kind) VALUES ('ops', 'webhook') RETURNING id),"
+        " r AS (INSERT INTO routes (name, is_default) VALUES ('rest', true) RETURNING id)"
+        " INSERT INTO route_targets (route_id, target_id) SELECT r.id, t.id FROM r, t"
+    )
+    house.playbook("name: kept\nlock: host-w1\nsteps:\n  - {name: ask, type: approval, message: go}\n")
+    house.playbook("name: other\nlock: host-w1\nsteps:\n  - {name: w, type: wait, duration: 1s}\n")
+    execution = house.start("kept")
+    house.comes_to(execution, "pending_approval")
+    [said] = house.rows("SELECT payload ->> 'text' AS text FROM deliveries")
+    assert "Meanwhile it keeps the lock host-w1: what needs it too waits." in said["text"]
+    held = house.start("other")
+    house.make_due(held)
+    house.sweep()
+    assert house.row(held)["waiting_for"] == "lock"
+    house.decide(execution, "approved")
+    assert house.swept_to_the_end(execution) == "completed"
+    assert house.rows("SELECT 1 FROM locks WHERE execution_id = :id", id=execution) == []

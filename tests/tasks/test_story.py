@@ -6,6 +6,7 @@ from sqlalchemy.orm import Session
 
 from medic import services
 from medic.db import database_now
+from medic.service_policy import Policy
 from tests.recorder import Received, Recorder
 from tests.tasks.house import ACTOR, House
 from tests.tasks.processes import Workers
@@ -27,7 +28,7 @@ steps:
 """)
 
     def watch(session: Session) -> None:
-        policy = services.Policy(every_s=2, grace_s=1)
+        policy = Policy(every_s=2, grace_s=1)
         for name in ("worker-1", "other-1"):
             services.create(session, name=name, policy=policy, actor=ACTOR, now=database_now(session))
 

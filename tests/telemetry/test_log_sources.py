@@ -8,6 +8,8 @@ import urllib.request
 from collections.abc import Callable
 from typing import Any
 
+from medic.telemetry import GRANIAN_LOGS
+
 
 def lines(output: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in output.splitlines()]
@@ -60,17 +62,6 @@ def test_a_celery_worker_and_its_pool_write_this_format_only(
     assert not [line for line in seen if "received" in line["Body"] or "succeeded" in line["Body"]]
 
 
-SERVER = """
-import sys
-from granian import Granian
-from granian.constants import Interfaces
-from medic.telemetry import logs
-if __name__ == "__main__":
-    from medic.settings import Settings
-    logs.configure_logging(Settings.from_env({}), "api")
-    Granian("wsgi_app:app", address="127.0.0.1", port=int(sys.argv[1]), interface=Interfaces.WSGI,
-            log_dictconfig=logs.granian_log_config(), log_access=True).serve()
-"""
 WSGI = """
 import logging
 from medic.settings import Settings
@@ -86,9 +77,11 @@ def app(environ, start_response):
 def test_granian_writes_this_format_only(
     start: Callable[..., Any], tmp_path: Any, eventually: Callable[..., Any], free_port: int
 ) -> None:
-    (tmp_path / "serve.py").write_text(SERVER)
     (tmp_path / "wsgi_app.py").write_text(WSGI)
-    server = start("", str(free_port), module="serve")
+    server = start(
+        "", "--interface", "wsgi", "--host", "127.0.0.1", "--port", str(free_port), "--access-log",
+        "--log-config", str(GRANIAN_LOGS), "wsgi_app:app", module="granian",
+    )  # fmt: skip
 
     def answered() -> bool:
         try:

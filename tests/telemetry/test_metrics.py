@@ -34,15 +34,28 @@ NAMES = {
     "medic_heartbeats_total": ("status",),
     "medic_alerts_total": ("priority",),
     "medic_alerts_resolved_total": (),
+    "medic_deliveries_total": ("kind", "outcome"),
+    "medic_delivery_latency_seconds": ("kind",),
     "medic_worker_cycle_duration_seconds": (),
     "medic_worker_services_checked_total": (),
     "medic_sweep_lag_seconds": (),
+    "medic_sweep_set_aside_total": (),
+    "medic_ingest_uncovered_seconds": (),
     "medic_detection_latency_seconds": (),
     "medic_playbook_executions_total": ("status",),
     "medic_step_duration_seconds": ("type", "outcome"),
     "medic_auth_failures_total": ("reason",),
     "medic_rate_limit_refusals_total": ("rate_class",),
     "medic_rate_limit_degraded": (),
+    "medic_rate_limit_degradations_total": (),
+    "medic_playbook_execution_duration_seconds": ("status",),
+    "medic_playbook_refusals_total": ("code",),
+    "medic_approval_latency_seconds": ("verdict", "by"),
+    "medic_health_status": ("component",),
+    "medic_watchdog_pings_total": ("outcome",),
+    "medic_db_client_operation_duration_seconds": ("operation",),
+    "medic_db_pool_in_use": (),
+    "medic_db_pool_size": (),
     "medic_db_connection_errors_total": (),
 }
 
@@ -63,10 +76,14 @@ def test_every_metric_of_the_list_is_shown_and_no_other(run: Callable[..., str],
 m = metrics
 m.observe_request("GET", "/v1/services/<name>", 200, 0.01)
 m.HEARTBEATS.labels("success").inc(); m.ALERTS.labels("p1").inc(); m.ALERTS_RESOLVED.inc()
-m.CYCLE_SECONDS.observe(0.2); m.SERVICES_CHECKED.inc(3); m.SWEEP_LAG_SECONDS.set(1.5); m.DETECTION_SECONDS.observe(2)
+m.CYCLE_SECONDS.observe(0.2); m.SERVICES_CHECKED.inc(3); m.SWEEP_SET_ASIDE.inc(); m.SWEEP_LAG_SECONDS.set(1.5); m.DETECTION_SECONDS.observe(2)
 m.EXECUTIONS.labels("completed").inc(); m.STEP_SECONDS.labels("webhook", "success").observe(0.4)
 m.AUTH_FAILURES.labels("unknown").inc(); m.RATE_LIMIT_REFUSALS.labels("ingest").inc(); m.RATE_LIMIT_DEGRADED.set(1)
-m.DB_CONNECTION_ERRORS.inc()
+m.DELIVERIES.labels("slack", "delivered").inc(); m.DELIVERY_SECONDS.labels("slack").observe(0.4)
+m.DB_CONNECTION_ERRORS.inc(); m.INGEST_UNCOVERED_SECONDS.set(0); m.DB_SECONDS.labels("select").observe(0.01)
+m.RATE_LIMIT_DEGRADATIONS.inc(); m.EXECUTION_SECONDS.labels("completed").observe(3); m.EXECUTION_REFUSALS.labels("breaker").inc()
+m.APPROVAL_SECONDS.labels("approved", "human").observe(9); m.HEALTH.labels("database").set(1); m.WATCHDOG_PINGS.labels("sent").inc()
+m.DB_POOL_IN_USE.inc(); m.DB_POOL_SIZE.set(10)
 show()
 """,
         SHARE=share,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import redis
@@ -18,10 +19,12 @@ from medic import broker
 from medic import settings as settings_
 from medic.db import engine as process_engine
 from medic.ratelimit.address import connection_options
-from tests.conftest import Backends
 from tests.recorder import Recorder, recording
 from tests.tasks.house import House
 from tests.tasks.processes import Workers
+
+if TYPE_CHECKING:  # it loads this module
+    from tests.conftest import Backends
 
 
 @pytest.fixture(scope="session")
@@ -82,7 +85,7 @@ def _forget_messages(client: redis.Redis) -> None:
 def publisher() -> Iterator[None]:
     """This process's connections to the broker, kept from test to test as a process of Medic keeps them."""
     yield
-    if broker.app.cache_info().currsize:
+    if broker.app.cache_info().currsize and broker.app().configured:
         broker.app().pool.force_close_all()
 
 

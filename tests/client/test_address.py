@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from medic.cli.address import check_url, find_address, local_address
+from medic.client.address import Address, Key, find_address
 from medic.errors import Misconfigured
 
 
@@ -25,14 +25,14 @@ def data_folder(path: Path, *, url: str = "http://127.0.0.1:8080", key: str = "m
 
 def key_of(environ: dict[str, str], **given: object) -> str | None:
     found = find_address(environ, **given).key  # type: ignore[arg-type]
-    return found.get_secret_value() if found else None
+    return found.reveal() if found else None
 
 
 def test_an_option_wins_over_the_environment_and_that_over_the_folder(tmp_path: Path) -> None:
     data_folder(tmp_path / ".medic")
     named = {"MEDIC_BASE_URL": "https://named.example", "MEDIC_API_KEY": "mdk_named"}
     given = find_address(named, url="https://given.example/", key="mdk_given")
-    assert (given.url, given.key and given.key.get_secret_value()) == ("https://given.example", "mdk_given")
+    assert (given.url, given.key and given.key.reveal()) == ("https://given.example", "mdk_given")
     assert find_address(named).url == "https://named.example"
     assert key_of(named) == "mdk_named"
     assert find_address({}).url == "http://127.0.0.1:8080"
@@ -64,28 +64,47 @@ def test_a_key_may_stand_in_a_file(tmp_path: Path) -> None:
 
 
 def test_without_any_server_it_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(Misconfigured, match="give --url, set MEDIC_BASE_URL"):
+    with pytest.raises(Misconfigured, match="MEDIC_BASE_URL"):
         find_address({})
     with pytest.raises(Misconfigured, match=r"no client\.json"):
         find_address({"MEDIC_BASE_URL": "http://a"}, data_dir=tmp_path)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"url": "http://a"}', '"x"'])
-def test_a_damaged_client_file_is_no_crash(tmp_path: Path, text: str) -> None:
-    (tmp_path / "client.json").write_text(text)
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"url": "http://a"}', '"x"', '{"url": "b", "key_file": "k"}', "\xff"]
+)
+def test_a_damaged_client_file_matters_only_where_it_is_needed(tmp_path: Path, text: str) -> None:
+    (tmp_path / ".medic").mkdir()
+    (tmp_path / ".medic" / "client.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(Misconfigured, match="is damaged"):
-        local_address(tmp_path)
+        find_address({})
+    with pytest.raises(Misconfigured, match="is damaged"):
+        find_address({"MEDIC_BASE_URL": "http://a"}, data_dir=tmp_path / ".medic")
+    assert find_address({"MEDIC_BASE_URL": "http://a"}) == Address("http://a")
 
 
 @pytest.mark.parametrize(
-    "url", ["ftp://a", "a.example", "http://", "http://a:99999", "http://[::1", "http://a?x=1", "http://a/#x", ""]
+    "url", ["ftp://a", "a.example", "http://", "http://a:99999", "http://[::1", "http://a?x=1", "http://a/#x",
+            "http://a\r\nx", "http://a b", "http://user:hunter2@a.example", "http://user@a.example"]
 )  # fmt: skip
-def test_a_url_that_cannot_work_is_refused(url: str) -> None:
-    with pytest.raises(Misconfigured, match="not usable"):
-        check_url(url)
+def test_a_url_that_cannot_work_is_refused_without_being_shown(url: str) -> None:
+    for environ, given in (({}, url), ({"MEDIC_BASE_URL": url}, None)):
+        with pytest.raises(Misconfigured, match="server's URL") as refused:
+            find_address(environ, url=given)
+        assert "hunter2" not in str(refused.value)
 
 
-def test_a_password_in_the_url_is_refused_without_being_shown() -> None:
-    with pytest.raises(Misconfigured) as refused:
-        check_url("https://user:hunter2@medic.example")
-    assert "hunter2" not in str(refused.value)
+@pytest.mark.parametrize("key", ["mdk_a b", "mdk_ä", "mdk_a\r\nX: y"])
+def test_what_cannot_be_a_key_is_refused_and_no_key_is_printed(key: str) -> None:
+    for environ in ({"MEDIC_API_KEY": key}, {}):
+        with pytest.raises(Misconfigured, match="no key has") as refused:
+            find_address(environ, url="http://a", key=None if environ else key)
+        assert "mdk" not in str(refused.value)
+    assert "mdk" not in f"{Address('http://a', Key('mdk_x'))} {Key('mdk_x')!r} {Key('mdk_x')}"
+
+
+def test_an_empty_key_is_none(tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("\n")
+    assert key_of({"MEDIC_API_KEY": " "}, url="http://a") is None
+    assert key_of({}, url="http://a", key="") is None
+    assert key_of({}, url="http://a", key="@empty") is None
