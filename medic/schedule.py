@@ -2,7 +2,8 @@
 
 A cron time that a change of the clocks skips fires once, after the gap; one that repeats fires once,
 the first time (as `cronsim`, which follows Debian's cron).  A cron whose minute or hour starts with a
-star keeps to elapsed time.  `OnCalendar` follows systemd: a skipped time does not fire.
+star fires whenever the clock shows such a time: twice when it repeats, never when it is skipped.
+`OnCalendar` follows systemd: a skipped time does not fire.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ _MAX_EXPRESSION = 1_000
 # after the second (its library ends with the year 2199), so that a schedule never runs dry.
 _ANY_TIME = datetime(2000, 1, 1, tzinfo=UTC)
 _FAR_AHEAD = datetime(2190, 1, 1, tzinfo=UTC)
+_STRIDE = timedelta(days=2)
+_SECOND = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +129,8 @@ def occurrences(schedule: Calendar, after: datetime) -> Iterator[datetime]:
     start = after.astimezone(ZoneInfo(schedule.zone))
     times: Iterator[datetime]
     if isinstance(schedule, Cron):
-        times = CronSim(schedule.expression, start)
+        is_elapsing = any(field.startswith("*") for field in schedule.expression.split()[:2])
+        times = _elapsing(schedule, after) if is_elapsing else CronSim(schedule.expression, start)
     else:
         times = CalendarTimes(schedule.expression, start)
     last = after
@@ -137,6 +141,52 @@ def occurrences(schedule: Calendar, after: datetime) -> Iterator[datetime]:
         if at > last:
             last = at
             yield at
+
+
+def _elapsing(schedule: Cron, after: datetime) -> Iterator[datetime]:
+    """Each moment at which the clock shows such a time, from one change of the clock to the next.
+
+    `cronsim` by itself walks on by whole hours, and past a change of half an hour (Lord Howe) loses a time.
+    """
+    zone = ZoneInfo(schedule.zone)
+    # The clock is `offset` ahead at `known`, and nothing up to `at` is asked for.
+    at = known = after
+    offset = _offset(zone, known)
+    while True:
+        for local in CronSim(schedule.expression, at.replace(tzinfo=None) + offset):
+            found = (local - offset).replace(tzinfo=UTC)
+            # More than one change may lie on the way to a far one: the stretches at both its ends are looked at.
+            is_far = found - at > 2 * _STRIDE
+            near = at + _STRIDE if is_far else found
+            if _offset(zone, near) != offset:
+                known = _change(zone, known, near)
+                at, offset = known - _SECOND, _offset(zone, known)
+                break
+            if is_far:
+                at = known = found - _STRIDE
+                offset = _offset(zone, known)
+                break
+            yield found
+            at = known = found
+        else:
+            return
+
+
+def _offset(zone: ZoneInfo, at: datetime) -> timedelta:
+    return at.astimezone(zone).utcoffset() or timedelta(0)
+
+
+def _change(zone: ZoneInfo, before: datetime, behind: datetime) -> datetime:
+    """The first second at which the clock is no longer ahead as it was at `before`, and as it is at `behind`."""
+    offset, start = _offset(zone, before), before.replace(microsecond=0)
+    low, high = 0, (behind - start) // _SECOND
+    while high - low > 1:
+        middle = (low + high) // 2
+        if _offset(zone, start + middle * _SECOND) == offset:
+            low = middle
+        else:
+            high = middle
+    return start + high * _SECOND
 
 
 def describe(schedule: Schedule) -> str:

@@ -42,9 +42,9 @@ Every tick's `blind` agrees with the next one's about the past.
 9. Blind: a service on `every` or `at_least` starts afresh at the end of each interval; an open alert
    stays, its counter stands still meanwhile.
 10. A service that never beat opens an alert for silence once; a failure may still open one.
-11. A new policy starts afresh at its `started_at`: `every` goes on from the last success if that is
-    not already missed by the new schedule; otherwise, and for calendars and windows, from
-    `started_at`.  An open alert keeps the reasons that are true under the new policy.  A pause closes
+11. A new policy starts afresh at its `started_at`, behind what arrived until then: `every` goes on
+    from the last success if that is not already missed by the new schedule; otherwise, and for
+    calendars and windows, from `started_at`.  An open alert keeps the reasons that are true under the new policy.  A pause closes
     the alert and clears the counter; what arrives during it is life, ends runs, and alerts of nothing,
     however late it is folded in.
 12. Of one silence on a calendar at most 10,000 occurrences are counted in one call; further ones are

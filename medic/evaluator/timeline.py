@@ -41,6 +41,8 @@ def evaluate(
     new = list(arrivals(signals, state.folded_id))
     if state.status is Status.PAUSED and not policy.paused:
         new = _catch_up(case, new, now)
+    elif state.status is not Status.PAUSED and policy.started_at != state.started_at:
+        new = _take_before(case, new)
     apply_policy(case)
     for signal in new:
         _take(case, signal, now)
@@ -61,6 +63,22 @@ def _catch_up(case: Case, signals: Sequence[Signal], now: datetime) -> list[Sign
             behind.append(signal)
     _judge(case, until)
     case.policy = resumed
+    return behind
+
+
+def _take_before(case: Case, signals: Sequence[Signal]) -> list[Signal]:
+    """Take in what arrived before the new policy; returns what came behind it.
+
+    The new schedule then starts behind these signals: none of them settles what it expects, and none of the runs that
+    they ended is open when it is judged.
+    """
+    behind = []
+    for signal in signals:
+        if signal.received_at <= case.policy.started_at:
+            case.time = max(case.time, signal.received_at)
+            fold(case, signal)
+        else:
+            behind.append(signal)
     return behind
 
 

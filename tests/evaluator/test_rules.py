@@ -341,6 +341,24 @@ def test_a_shorter_max_runtime_finds_the_runs_that_are_over_it() -> None:
     assert watch.tick(1101).story[-1] == ("resolved", "overrun", 1100)
 
 
+def test_a_run_that_ended_before_a_shorter_max_runtime_came_is_not_over_it() -> None:
+    watch = Watch(policy(10_000, max_runtime=span(5000))).hear("start", 0).tick(1)
+    # Ingest leaves the row alone: nothing is judged between the end of the run and the new policy.
+    watch.hear("complete", 100)
+    watch.policy = replace(watch.policy, version=2, max_runtime=span(600), started_at=at(1000))
+    assert watch.tick(1001).story == []
+    assert [run.id for run in watch.runs if run.ended_at is None] == []
+
+
+def test_what_arrived_before_a_new_calendar_does_not_settle_its_first_occurrence() -> None:
+    watch = Watch(policy(MINUTELY, 600)).hear("ok", 0).tick(1)
+    # Nearer to 01:00 than to 00:00, by the new calendar.
+    watch.hear("ok", 2400)
+    watch.policy = replace(watch.policy, version=2, schedule=HOURLY, grace=span(60), started_at=at(2500))
+    assert watch.tick(3659).story == []
+    assert watch.tick(3660).story == [("opened", "missed", 3660)]
+
+
 def test_a_signal_that_was_seen_late_counts_from_when_it_was_seen() -> None:
     watch = Watch(policy(60)).hear("ok", 0).tick(60)
     watch.hear("ok", 59).tick(65)

@@ -100,6 +100,59 @@ def test_the_repeated_hour_does_not_turn_time_back() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(
+    st.sampled_from(
+        ["*/20 * * * *", "0 */8 * * *", "30 */2 * * *", "* 0 * * *", "*/30 1,2 * * *", "*/15 2 * * 0"]
+    ),
+    st.sampled_from(["UTC", "Europe/Berlin", "America/Santiago", "Australia/Lord_Howe", "Asia/Kolkata"]),
+    # About each change of these zones' clocks in two years, or at any time.
+    st.sampled_from([(4, 5), (10, 4), (3, 29), (10, 25), (4, 4), (9, 5), (7, 1)]),
+    st.integers(0, 3 * 86_400),
+)
+def test_a_cron_that_begins_with_a_star_fires_whenever_the_clock_shows_its_time(
+    expression: str, zone: str, day: tuple[int, int], seconds: int
+) -> None:
+    start = datetime(2026, *day, tzinfo=UTC) - timedelta(days=2) + timedelta(seconds=seconds)
+    end = start + timedelta(days=5)
+    asked = Cron(expression, zone)
+    # On the clock of a zone that never changes, what fires is what the clock shows.
+    shown = {
+        time.replace(tzinfo=None)
+        for time in islice(occurrences(Cron(expression, "UTC"), start - timedelta(days=2)), 8 * 24 * 60)
+        if time < end + timedelta(days=2)
+    }
+    moments = []
+    moment = start.replace(second=0) + timedelta(minutes=1)
+    while moment <= end:
+        if moment.astimezone(ZoneInfo(zone)).replace(tzinfo=None) in shown:
+            moments.append(moment)
+        moment += timedelta(minutes=1)
+    times = []
+    for time in occurrences(asked, start):
+        if time > end:
+            break
+        times.append(time)
+    assert times == moments
+
+
+def test_a_cron_that_begins_with_a_star_loses_no_time_where_clocks_change_by_half_an_hour() -> None:
+    schedule = Cron("0 */8 * * *", "Australia/Lord_Howe")
+    assert _local(schedule, datetime(2028, 4, 1, 12, tzinfo=UTC), 3) == [
+        "02 00:00 +1100", "02 08:00 +1030", "02 16:00 +1030",
+    ]  # fmt: skip
+    assert _local(schedule, datetime(2028, 9, 30, 12, tzinfo=UTC), 3) == [
+        "01 00:00 +1030", "01 08:00 +1100", "01 16:00 +1100",
+    ]  # fmt: skip
+
+
+def test_a_cron_that_begins_with_a_star_finds_the_repeated_hour_from_far_away() -> None:
+    schedule = Cron("*/30 2 25 10 *", "Europe/Berlin")
+    assert _local(schedule, datetime(2026, 1, 1, tzinfo=UTC), 5) == [
+        "25 02:00 +0200", "25 02:30 +0200", "25 02:00 +0100", "25 02:30 +0100", "25 02:00 +0200",
+    ]  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(
     st.sampled_from(["30 2 * * *", "*/7 * * * *", "0 */5 * * *", "15 1-3 * * 0", "59 23 L * *"]),
     st.sampled_from(["UTC", "Europe/Berlin", "America/Santiago", "Australia/Lord_Howe"]),
     st.datetimes(datetime(2024, 1, 1), datetime(2027, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001
