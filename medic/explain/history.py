@@ -52,7 +52,7 @@ def history_until(
 def _from_sweep(session: Session, due: Due, at: datetime) -> History:
     """Exactly what a sweep at this moment would be given."""
     signals = signals_behind(session, [due])
-    runs = runs_behind(session, [due], signals)
+    runs = runs_behind(session, [due], signals, now=at)
     blind = unheard(session, [due], signals, runs, now=at)
     service_id = due.service.id
     return History(

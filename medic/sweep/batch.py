@@ -50,7 +50,7 @@ def sweep_batch(session: Session, *, now: datetime | None = None) -> Swept:
     swept = Swept(lag=at - min(row.due_at for _, row in rows if row.due_at is not None))
     dues = _restored(session, rows, swept, at)
     signals = signals_behind(session, dues)
-    runs = runs_behind(session, dues, signals)
+    runs = runs_behind(session, dues, signals, now=at)
     blind = unheard(session, dues, signals, runs, now=at)
     verdicts: list[Judged] = []
     for due in dues:

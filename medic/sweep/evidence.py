@@ -16,6 +16,9 @@ from medic.sweep.rows import Due
 COMMIT_LAG = timedelta(minutes=5)
 """No ingest transaction lives this long: older partitions hold no signal behind the cursor."""
 
+FORGOTTEN_AFTER = timedelta(days=1)
+"""The least retention of heartbeats: the signal of a younger start is there."""
+
 
 def signals_behind(session: Session, dues: Sequence[Due]) -> dict[int, list[Signal]]:
     """What arrived behind each row's cursor; a quiet row on `every` has folded its own in."""
@@ -75,9 +78,13 @@ def signals_behind(session: Session, dues: Sequence[Due]) -> dict[int, list[Sign
 
 
 def runs_behind(
-    session: Session, dues: Sequence[Due], signals: Mapping[int, Sequence[Signal]]
+    session: Session, dues: Sequence[Due], signals: Mapping[int, Sequence[Signal]], *, now: datetime
 ) -> dict[int, list[OpenRun]]:
-    """The runs as they stood at each row's cursor: the open ones, and the ended ones that a signal names."""
+    """The runs as they stood at each row's cursor: the open ones, and the ended ones that a signal names.
+
+    A run behind the cursor is opened by its start's signal.  After a pause longer than the retention of heartbeats
+    that signal is gone, and the run counts as open from the beginning.
+    """
     named = [
         (due.service.id, due.state.folded_id, signal.run_id)
         for due in dues
@@ -89,9 +96,11 @@ def runs_behind(
         text(
             """
             SELECT r.service_id, r.id, r.run_id, r.started_at, CAST(NULL AS timestamptz) AS ended_at
-              FROM unnest(CAST(:services AS bigint[]), CAST(:folded AS bigint[])) AS w (service_id, folded_id)
+              FROM unnest(CAST(:services AS bigint[]), CAST(:folded AS bigint[]), CAST(:quiet AS boolean[]))
+                AS w (service_id, folded_id, quiet)
               JOIN runs r ON r.service_id = w.service_id
-             WHERE (r.start_id IS NULL OR r.start_id <= w.folded_id)
+             WHERE (r.start_id IS NULL OR r.start_id <= w.folded_id
+                    OR (NOT w.quiet AND r.started_at < :forgotten AND r.start_id <> ALL (CAST(:taken AS bigint[]))))
                AND (r.state = 'open' OR r.end_id > w.folded_id)
              UNION
             SELECT r.service_id, r.id, r.run_id, r.started_at, r.ended_at
@@ -106,6 +115,9 @@ def runs_behind(
         {
             "services": [due.service.id for due in dues],
             "folded": [due.state.folded_id for due in dues],
+            "quiet": [due.row.quiet for due in dues],
+            "forgotten": now - FORGOTTEN_AFTER,
+            "taken": [signal.id for beats in signals.values() for signal in beats if signal.kind is Kind.START],
             "named_services": [service_id for service_id, _, _ in named],
             "named_folded": [folded for _, folded, _ in named],
             "named_runs": [run_id for _, _, run_id in named],

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from tests.monitoring.fleet import Fleet, at
 
+DAY = 86_400
+
 
 def test_an_overrun_opens_at_its_moment_and_ends_with_the_run(fleet: Fleet) -> None:
     fleet.service(every_s=3600, max_runtime_s=30)
@@ -59,3 +61,20 @@ def test_a_late_start_does_not_open_a_run_that_has_ended(fleet: Fleet) -> None:
         fleet.sweep(when)
     assert fleet.alerts() == []
     assert {row["state"] for row in fleet.rows("SELECT state FROM runs")} == {"completed"}
+
+
+def test_a_run_whose_start_was_forgotten_in_a_long_pause_is_lost_without_an_alert(fleet: Fleet) -> None:
+    fleet.service(every_s=3600, max_runtime_s=30)
+    fleet.beat("web", when=1)
+    fleet.sweep(2)
+    fleet.change("web", when=10, paused=True, every_s=3600, max_runtime_s=30)
+    fleet.sweep(11)
+    fleet.beat("web", "start", when=20, run_id="r1")
+    fleet.run("DELETE FROM heartbeats WHERE kind = 'start'")  # its retention is over
+    resumed = 40 * DAY
+    fleet.change("web", when=resumed, paused=False, every_s=3600, max_runtime_s=30)
+    fleet.sweep(resumed + 1)
+    assert fleet.rows("SELECT state, ended_at FROM runs") == [{"state": "lost", "ended_at": at(20 + DAY)}]
+    fleet.change("web", when=resumed + 100, every_s=3600, max_runtime_s=60)
+    fleet.sweep(resumed + 101)
+    assert fleet.alerts() == []
