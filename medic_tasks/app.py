@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from medic import broker
-from medic_tasks import lifecycle
+from medic_tasks import acknowledging, lifecycle
 from medic_tasks.schedule import schedule
 
 app = broker.app()
@@ -19,3 +19,4 @@ app.conf.imports = (
     "medic_tasks.watchdog",
 )
 lifecycle.connect()
+acknowledging.install()

@@ -117,7 +117,9 @@ def runs_behind(
             "folded": [due.state.folded_id for due in dues],
             "quiet": [due.row.quiet for due in dues],
             "forgotten": now - FORGOTTEN_AFTER,
-            "taken": [signal.id for beats in signals.values() for signal in beats if signal.kind is Kind.START],
+            "taken": [
+                signal.id for beats in signals.values() for signal in beats if signal.kind is Kind.START
+            ],
             "named_services": [service_id for service_id, _, _ in named],
             "named_folded": [folded for _, folded, _ in named],
             "named_runs": [run_id for _, _, run_id in named],

@@ -1,4 +1,4 @@
-"""Between Medic and its broker: passes every command on, but loses or doubles messages.
+"""Between Medic and its broker: passes every command on, but loses or doubles messages, or falls silent.
 
 A lost message is an ``LPUSH`` that becomes an ``LLEN``, a doubled one pushes its value twice; both answer with a
 number as the original does, so nobody in front of the relay can tell.
@@ -34,6 +34,10 @@ class Wire:
         self.fate: Fate = once
         self.lost = 0
         self.doubled = 0
+        self._swallow = b""
+        self._swallows = 0
+        self._silent: set[socket.socket] = set()
+        self._was_silenced = threading.Event()
         threading.Thread(target=self._listen, name="wire", daemon=True).start()
 
     @property
@@ -46,6 +50,24 @@ class Wire:
             for client in self._open:
                 with contextlib.suppress(OSError):
                     client.shutdown(socket.SHUT_RDWR)
+
+    def silence(self, words: bytes) -> threading.Event:
+        """From the next two commands with these words on, their connections are half open: taken, never answered.
+
+        What comes back is set as soon as the second one was swallowed.
+        """
+        self._swallow = words
+        self._swallows = 2
+        return self._was_silenced
+
+    def _is_silent(self, client: socket.socket, data: bytes) -> bool:
+        with self._lock:
+            if client not in self._silent and self._swallows and self._swallow in data:
+                self._swallows -= 1
+                self._silent.add(client)
+                if not self._swallows:
+                    self._was_silenced.set()
+            return client in self._silent
 
     def _listen(self) -> None:
         with contextlib.suppress(OSError):
@@ -65,10 +87,13 @@ class Wire:
                 server.shutdown(socket.SHUT_RDWR)
             with self._lock:
                 self._open.discard(client)
+                self._silent.discard(client)
 
     def _ask(self, client: socket.socket, server: socket.socket) -> None:
         heard = b""
         while data := client.recv(262_144):
+            if self._is_silent(client, data):
+                continue
             heard += data
             sent = bytearray()
             while (read := _command(heard)) is not None:
