@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from medic import evaluator
-from medic.db import database_now, in_transaction, is_lost
+from medic.db import LOCK_NOT_AVAILABLE, database_now, in_transaction, is_lost, sqlstate
 from medic.models.monitoring import Service, ServiceState
 from medic.sweep.effects import settle
 from medic.sweep.evidence import runs_behind, signals_behind
@@ -23,6 +23,8 @@ from medic.times import format_time
 BATCH = 500
 SET_ASIDE = timedelta(minutes=5)
 """How far a row is pushed ahead whose verdict cannot be computed or written."""
+BUSY = timedelta(seconds=5)
+"""How far when it waited too long for a row that somebody else holds, as that of a child to wake."""
 
 log = structlog.get_logger("medic.sweep")
 
@@ -92,6 +94,10 @@ def _settle(session: Session, verdicts: Sequence[Judged], swept: Swept, at: date
     except Exception as error:
         if isinstance(error, DBAPIError) and is_lost(error):
             raise
+        if len(verdicts) == 1 and isinstance(error, DBAPIError) and sqlstate(error) == LOCK_NOT_AVAILABLE:
+            log.warning("sweep.row_busy", service_id=verdicts[0].service.id)
+            _push_ahead(session, verdicts[0].service.id, at + BUSY)
+            return
         if len(verdicts) == 1:
             log.exception("sweep.not_written", service_id=verdicts[0].service.id)
             _set_aside(session, verdicts[0].service.id, swept, at)
@@ -100,6 +106,12 @@ def _settle(session: Session, verdicts: Sequence[Judged], swept: Swept, at: date
             _settle(session, [case], swept, at)
         return
     swept.add(settled)
+
+
+def _push_ahead(session: Session, service_id: int, until: datetime) -> None:
+    session.execute(
+        update(ServiceState).where(ServiceState.service_id == service_id).values(due_at=until, quiet=False)
+    )
 
 
 def _set_aside(session: Session, service_id: int, swept: Swept, at: datetime) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
-from sqlalchemy import event
+from sqlalchemy import event, text
 from structlog.testing import capture_logs
 
 from medic import services
@@ -63,6 +63,24 @@ def test_the_policy_is_read_behind_the_lock_of_its_row(fleet: Fleet) -> None:
     reading = next(n for n, sql in enumerate(statements) if "services.policy_since" in sql)
     assert locking < reading
     assert fleet.due() == 60
+
+
+def test_a_parent_whose_child_is_held_by_another_is_looked_at_again_in_seconds(fleet: Fleet) -> None:
+    fleet.service("parent", every_s=60)
+    fleet.service("other", every_s=60)
+    fleet.service("child", every_s=60, depends_on=("parent",))
+    fleet.sweep(0)
+    fleet.sweep(100)  # all three are down
+    for name in ("parent", "other"):
+        fleet.beat(name, when=110)
+    child = "SELECT * FROM service_states t JOIN services s ON s.id = t.service_id WHERE s.name = 'child'"
+    with fleet.engine.begin() as holder, capture_logs() as logged:
+        holder.execute(text(f"{child} FOR UPDATE OF t"))
+        swept = fleet.sweep(111)
+    assert [line["event"] for line in logged] == ["sweep.row_busy"]
+    assert (swept.resolved, swept.set_aside) == (1, 0)
+    assert fleet.due("parent") == 116
+    assert fleet.sweep(116).resolved == 1
 
 
 def test_a_row_that_cannot_be_judged_is_set_aside_and_stops_nobody_else(fleet: Fleet) -> None:
