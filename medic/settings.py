@@ -134,7 +134,7 @@ class Settings(BaseModel):
     secrets_key: SecretStr | None = env("MEDIC_SECRETS_KEY", None, "Key that seals secrets: base64 of 32 bytes.", "security")  # fmt: skip
     api_key_pepper: SecretStr | None = env("MEDIC_API_KEY_PEPPER", None, "Key of the digests of API keys, 32 bytes or more.", "security")  # fmt: skip
     audit_key: SecretStr | None = env("MEDIC_AUDIT_KEY", None, "Key of the audit log's chain, 32 characters or more; while it is changed several, divided by commas, the new one first; unset: nothing is sealed.", "security")  # fmt: skip
-    webhook_secret: SecretStr | None = env("MEDIC_WEBHOOK_SECRET", None, "Secret of the original's webhook trigger; unset: it answers 503.", "security")  # fmt: skip
+    webhook_secret: SecretStr | None = env("MEDIC_WEBHOOK_SECRET", None, "Secret of the original's webhook trigger; two, divided by a comma, while it is changed; unset: it answers 503.", "security")  # fmt: skip
 
     # --- rate limits
     rate_limiter_type: str = env("MEDIC_RATE_LIMITER_TYPE", "auto", "auto, redis or memory.", "rate limits")

@@ -28,7 +28,7 @@ def settings(environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterat
     limits = {
         f"RATE_LIMIT_{name}_REQUESTS": "100000" for name in ("MANAGEMENT", "TRIGGER", "DOCS", "HEARTBEAT")
     }
-    limits["MEDIC_WEBHOOK_SECRET"] = "a secret of the tests"
+    limits["MEDIC_WEBHOOK_SECRET"] = "a secret of the tests, the next one"
     limits["SLACK_SIGNING_SECRET"] = "the newer secret, the older secret"
     for name, value in (environ | limits).items():
         monkeypatch.setenv(name, value)

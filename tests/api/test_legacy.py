@@ -384,6 +384,12 @@ def test_the_webhook_secret_starts_a_playbook(restart: Api, outsider: Api, engin
     refused(outsider("POST", "/v2/webhooks/playbooks/999/trigger", X_Webhook_Secret=SECRET), 404)
 
 
+def test_two_webhook_secrets_hold_while_one_is_changed(restart: Api, outsider: Api, engine: Engine) -> None:
+    path = f"/v2/webhooks/playbooks/{playbook_id(engine)}/trigger"
+    results(outsider("POST", path, X_Webhook_Secret="the next one"), 201)
+    refused(outsider("POST", path, X_Webhook_Secret="the next"), 401)
+
+
 def test_guessing_the_webhook_secret_is_stopped(restart: Api, outsider: Api, engine: Engine) -> None:
     path = f"/v2/webhooks/playbooks/{playbook_id(engine)}/trigger"
     refused(outsider("POST", path), 401)
